@@ -1,0 +1,1 @@
+"""Attacks: the smallest perturbation, among those tried, that makes a predictor wrong."""

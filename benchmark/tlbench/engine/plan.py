@@ -1,0 +1,276 @@
+"""Suite, model and seeds to fits and measurements, each with an id that hashes what defines it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlbench.conditions.catalogue import condition_version
+from tlbench.data.prepare import SuiteData
+from tlbench.errors import UsageError, listed, nearest
+from tlbench.methods.base import TARGET_TAGS, Method, method_name
+from tlbench.records.record import FitKey
+from tlbench.seeds import digest
+from tlbench.suites.spec import Attack, Clean, Corruption, Pair, Role, Suite, Transform
+
+if TYPE_CHECKING:
+    from tlbench.methods.resolve import Model
+    from tlbench.models.backbone import Backbone
+
+AnyCondition = Clean | Transform | Corruption | Attack
+ENGINE_VERSION = 1
+"""Raised whenever the trainer, the reducer or the engine changes a number."""
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """One set of images to be measured.
+
+    Attributes
+    ----------
+    role : {"id-val", "id-test", "ood-test"}
+    target : str
+        The measured domain; the source's name for the two ID roles.
+    classes : tuple of str or None
+        Only images of these classes, where a pair says so.
+    """
+
+    role: Role
+    target: str
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PlannedMeasurement:
+    """One set under one condition."""
+
+    where: PlannedSet
+    condition: AnyCondition
+    split_hash: str
+    n: int
+
+    def id_for(self, fit_id: str, variant: str) -> str:
+        """Return the measurement's id for one variant of a fit."""
+        condition = self.condition.model_dump(mode="json", exclude={"roles", "max_images", "addition"})
+        version = condition_version(self.condition.kind, self.condition.name)
+        return digest("measurement", fit_id, variant, self.split_hash, condition, version, ENGINE_VERSION)[:32]
+
+
+@dataclass(frozen=True)
+class PlannedFit:
+    """One training and all that is measured on what it gives."""
+
+    key: FitKey
+    sources: tuple[str, ...]
+    measurements: tuple[PlannedMeasurement, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a suite a command works on; None means all.
+
+    Attributes
+    ----------
+    seeds : tuple of int or None
+    shots : tuple of str or None
+    only : mapping of {"task", "source", "target"} to tuple of str
+    shard : (int, int) or None
+        The i-th of n parts of the list of fits, counted from 1.
+    """
+
+    seeds: tuple[int, ...] | None = None
+    shots: tuple[str, ...] | None = None
+    only: Mapping[str, tuple[str, ...]] | None = None
+    shard: tuple[int, int] | None = None
+
+    def check(self, suite: Suite) -> None:
+        """Raise ``UsageError`` where the selection names what the suite does not have."""
+        domains = {domain for task in suite.tasks.values() for domain in task.domains}
+        known = {
+            "task": set(suite.tasks),
+            "source": {pair.source for pair in suite.pairs},
+            "target": domains,
+        }
+        for key, names in (self.only or {}).items():
+            if key not in known:
+                raise UsageError(f"--only {key}=...: expected {listed(known)}{nearest(key, known)}")
+            for name in names:
+                if name not in known[key]:
+                    raise UsageError(
+                        f"--only {key}={name}: suite '{suite.name}' has no such {key}{nearest(name, known[key])}"
+                    )
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]}: expected i/n with 1 <= i <= n")
+
+    def takes(self, key: str, name: str) -> bool:
+        """Return whether a task, source or target is selected."""
+        wanted = (self.only or {}).get(key)
+        return wanted is None or name in wanted
+
+
+def plan(
+    suite: Suite, data: SuiteData, model: Model, backbone: Backbone | None, selection: Selection
+) -> tuple[PlannedFit, ...]:
+    """Cross sources, targets, shots and seeds into fits, and fits, sets and conditions into measurements.
+
+    Parameters
+    ----------
+    suite : Suite
+    data : SuiteData
+    model : Model
+    backbone : Backbone or None
+        None for a model that uses none.
+    selection : Selection
+
+    Returns
+    -------
+    tuple of PlannedFit
+        In the suite's order; the same for every process, so that shards agree.
+    """
+    selection.check(suite)
+    method = model.method
+    seeds = selection.seeds or suite.protocol.seeds
+    # A deterministic method is fitted once and stands for every seed.
+    seeds = seeds[:1] if method.deterministic else seeds
+    shots = selection.shots or tuple(str(shot) for shot in suite.protocol.shots)
+    fits = []
+    for seed in seeds:
+        for task in suite.tasks:
+            if not selection.takes("task", task):
+                continue
+            for sources in suite.sources_of(task):
+                if not selection.takes("source", "+".join(sources)):
+                    continue
+                for shot in shots:
+                    fits += _fits_of_source(suite, data, model, backbone, selection, task, sources, shot, seed)
+    if selection.shard is not None:
+        part, parts = selection.shard
+        fits = fits[part - 1 :: parts]
+    return tuple(fits)
+
+
+def _fits_of_source(
+    suite: Suite,
+    data: SuiteData,
+    model: Model,
+    backbone: Backbone | None,
+    selection: Selection,
+    task: str,
+    sources: tuple[str, ...],
+    shots: str,
+    seed: int,
+) -> list[PlannedFit]:
+    pairs = [p for p in suite.pairs_of(task) if p.sources == sources and selection.takes("target", p.target)]
+    reads_target = bool(model.method.reads & TARGET_TAGS)
+    groups: list[tuple[Pair | None, list[Pair]]] = [(pair, [pair]) for pair in pairs] if reads_target else [(None, pairs)]
+    fits = []
+    for own, served in groups:
+        key = _fit_key(suite, data, model, backbone, task, sources, own, shots, seed)
+        fits.append(PlannedFit(key, sources, tuple(_measurements(suite, data, task, sources, served))))
+    return fits
+
+
+def _measurements(
+    suite: Suite, data: SuiteData, task: str, sources: tuple[str, ...], pairs: Sequence[Pair]
+) -> list[PlannedMeasurement]:
+    source = "+".join(sources)
+    sets = [PlannedSet("id-val", source), PlannedSet("id-test", source)]
+    sets += [PlannedSet("ood-test", pair.target, pair.classes) for pair in pairs]
+    planned = []
+    for where in sets:
+        for condition in suite.conditions:
+            if where.role not in condition.roles:
+                continue
+            split = data.measured(
+                task, sources, where.target, where.role, classes=where.classes, max_images=condition.max_images
+            )
+            planned.append(PlannedMeasurement(where, condition, split.hash, len(split)))
+    # Clean first: the consistency of a transform needs the clean predictions.
+    return sorted(planned, key=lambda measurement: measurement.condition.kind != "clean")
+
+
+def _fit_key(
+    suite: Suite,
+    data: SuiteData,
+    model: Model,
+    backbone: Backbone | None,
+    task: str,
+    sources: tuple[str, ...],
+    pair: Pair | None,
+    shots: str,
+    seed: int,
+) -> FitKey:
+    method = model.method
+    amount = "full" if shots == "full" else int(shots)
+    train = data.training(task, sources, "train", amount)
+    val = data.training(task, sources, "val")
+    identity = {
+        "engine": ENGINE_VERSION,
+        "method": method_identity(method, model.source),
+        "backbone": backbone.weights_hash if backbone else "none",
+        "recipe": suite.protocol.recipe.model_dump(mode="json"),
+        "train": train.hash,
+        "val": val.hash,
+        "seed": 0 if method.deterministic else seed,
+        "target": None
+        if pair is None
+        else [data.split(task, pair.target, part).hash for part in ("train", "test")],
+    }
+    return FitKey(
+        suite=suite.name,
+        suite_version=suite.version,
+        suite_hash=suite.hash,
+        task=task,
+        source="+".join(sources),
+        fit_target=pair.target if pair else None,
+        shots=shots,
+        seed=seed,
+        model=model.name,
+        method=method_name(type(method)),
+        settings=json.dumps(method.settings(), sort_keys=True),
+        settings_hash=digest(method_identity(method, model.source))[:16],
+        backbone=backbone.name if backbone else "none",
+        weights_hash=backbone.weights_hash if backbone else "none",
+        protocol=protocol_of(method),
+        deterministic=method.deterministic,
+        control=method.control,
+        fit_id=digest("fit", identity)[:32],
+    )
+
+
+def method_identity(method: Method, source: str) -> dict[str, Any]:
+    """Return what identifies a method: a built-in by its version, a user's plug-in by its source."""
+    parts = _nested(method)
+    return {
+        "settings": method.settings(),
+        "methods": [
+            [method_name(type(part)), part.version if _built_in(type(part)) else digest(type(part).__module__, source)]
+            for part in parts
+        ],
+    }
+
+
+def _nested(method: Method) -> list[Method]:
+    inner = [value for value in vars(method).values() if isinstance(value, Method)]
+    return [method, *(part for value in inner for part in _nested(value))]
+
+
+def _built_in(cls: type[Method]) -> bool:
+    return cls.__module__.startswith("tlbench.")
+
+
+def protocol_of(method: Method) -> str:
+    """Return the protocol under which a method competes, from the data that it declares to read."""
+    reads = {tag for part in _nested(method) for tag in part.reads}
+    names = {
+        "target_labels": "few-shot-target",
+        "target_unlabeled_train": "unlabelled-target",
+        "target_unlabeled_test": "test-time",
+        "source_models": "extra-models",
+        "aux_source": "extra-data",
+        "pretraining": "extra-data",
+        "class_text": "text",
+    }
+    return "+".join(dict.fromkeys(names[tag] for tag in names if tag in reads)) or "source-only"

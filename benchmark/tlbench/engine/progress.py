@@ -1,0 +1,92 @@
+"""What a user sees while work goes on: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_PLAIN_SECONDS = 15.0
+
+
+class Reporter:
+    """Counts units of work and images, and tells how far they are.
+
+    Parameters
+    ----------
+    total : int
+        Units of work (fits and measurements) to be done.
+    quiet : bool
+        Say nothing.
+    stream : text file, optional
+        Standard error by default, so that standard output stays for results.
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.total = total
+        self.done = 0
+        self.images = 0
+        self.quiet = quiet
+        self.stream = stream or sys.stderr
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Reporter:
+        if not self.quiet and self.stream.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+            )
+            self._live = Progress(*columns, console=Console(file=self.stream), transient=True)
+            self._live.start()
+            self._task = self._live.add_task("starting", total=self.total, rate="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def doing(self, text: str) -> None:
+        """Tell what is being done now."""
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, description=text, rate=self._rate())
+
+    def advance(self, text: str, *, units: int = 1, images: int = 0) -> None:
+        """Count finished work; away from a terminal a line is printed every few seconds."""
+        self.done += units
+        self.images += images
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, advance=units, description=text, rate=self._rate())
+        elif not self.quiet and time.monotonic() - self._last_line > _PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            print(f"{self.done}/{self.total}  {text}  {self._rate()}  {self._left()}", file=self.stream, flush=True)
+
+    def _rate(self) -> str:
+        seconds = time.monotonic() - self._started
+        return f"{self.images / seconds:.0f} images/s" if seconds > 1 and self.images else ""
+
+    def _left(self) -> str:
+        if not self.done:
+            return ""
+        seconds = (time.monotonic() - self._started) / self.done * (self.total - self.done)
+        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"

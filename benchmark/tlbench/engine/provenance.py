@@ -1,0 +1,73 @@
+"""Where a number came from: versions, device, memory, the state of the working folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "opencv-python-headless", "foolbox")
+
+
+def packages() -> str:
+    """Return the versions of Python and of the packages that numbers depend on, as JSON."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return json.dumps(found, sort_keys=True)
+
+
+def tlbench_version() -> str:
+    """Return the version of tlbench."""
+    from tlbench import __version__
+
+    return __version__
+
+
+def git_state() -> str:
+    """Return the commit of the current folder, with ``+changes`` where it is not clean; empty outside git."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def device_name(device: str) -> str:
+    """Return ``cpu`` or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def peak_memory_bytes(device: str) -> int:
+    """Return the largest allocation (GPU) or resident size (CPU) of this process so far."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def choose_device(device: str | None) -> str:
+    """Return the device to use: the one named, or a GPU where one is at hand."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_exact_arithmetic(threads: int | None) -> int:
+    """Turn TF32 off, fix the number of threads, and return it."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or cores)
+    return torch.get_num_threads()

@@ -1,0 +1,1 @@
+"""Floor 2: backbones, heads, and the reduction of their outputs to stored predictions."""

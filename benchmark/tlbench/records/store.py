@@ -1,0 +1,337 @@
+"""Where results live on disk: atomic, locked, resumable.
+
+::
+
+    <run-dir>/<suite>-<hash>/
+        suite.json                       the suite that everything below belongs to
+        fits/<fit>/                      state.safetensors, fit.json: how to rebuild the predictors
+        locks/                           one file an id, locked while somebody works on it
+        models/<model>/
+            card.json                    what the model is
+            fits/<fit>.parquet           provenance and cost, one row
+            measurements/<id>/           records.parquet, predictions.parquet, class_bins.parquet
+            failures/<id>.parquet        records of what failed; gone once it succeeds
+
+A folder appears by one rename once it is whole, so a kill at any moment leaves either all of it or
+nothing. Locks are held by the kernel and vanish with their process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tlbench.errors import StoreError
+from tlbench.records.record import Record
+from tlbench.records.schema import FITS, RECORDS, SCHEMA_VERSION
+
+_HASH_DIGITS = 12
+_HOST = platform.node().replace(".", "-") or "host"
+
+
+class Store:
+    """All local work on one suite.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Made when the first thing is written.
+    suite, suite_hash : str
+    """
+
+    def __init__(self, run_dir: Path, suite: str, suite_hash: str) -> None:
+        self.suite = suite
+        self.suite_hash = suite_hash
+        self.folder = run_dir / f"{suite}-{suite_hash[:_HASH_DIGITS]}"
+
+    def prepare(self, suite: Mapping[str, Any]) -> None:
+        """Make the folder, or stop at once where it cannot be written.
+
+        Raises
+        ------
+        StoreError
+            If the folder cannot be made or written.
+        """
+        with explained(self.folder):
+            for name in ("fits", "locks", "models"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "suite.json").exists():
+                write_text(self.folder / "suite.json", json.dumps(suite, indent=1))
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        for folder in (self.folder / "fits", *(self.folder / "models").glob("*/measurements")):
+            _sweep(folder)
+
+    def model(self, name: str) -> ModelStore:
+        """Return the part of one model."""
+        return ModelStore(self.folder / "models" / quote(name, safe="()=,.+-_ "), name, self)
+
+    def models(self) -> tuple[ModelStore, ...]:
+        """Return every model that has work here, by name."""
+        folders = sorted((self.folder / "models").glob("*/"))
+        return tuple(ModelStore(folder, unquote(folder.name), self) for folder in folders)
+
+    def fit_folder(self, fit_id: str) -> Path:
+        """Return where a fit's state is kept."""
+        return self.folder / "fits" / fit_id
+
+    def has_fit(self, fit_id: str) -> bool:
+        """Return whether a fit's state is there, whole."""
+        return (self.fit_folder(fit_id) / "fit.json").exists()
+
+    @contextlib.contextmanager
+    def writing_fit(self, fit_id: str) -> Iterator[Path]:
+        """Yield a new folder that becomes the fit's when the block ends without an error."""
+        with _appearing(self.fit_folder(fit_id)) as folder:
+            yield folder
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Hold the lock of an id; yield False at once where another process has it and ``wait`` is False."""
+        path = self.folder / "locks" / f"{name}.lock"
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+        finally:
+            os.close(handle)
+
+
+class ModelStore:
+    """One model's fits, measurements and failures."""
+
+    def __init__(self, folder: Path, name: str, store: Store) -> None:
+        self.folder = folder
+        self.name = name
+        self.store = store
+
+    def prepare(self, card: Mapping[str, Any]) -> None:
+        """Make the model's folder and write its card."""
+        with explained(self.folder):
+            for name in ("fits", "measurements", "failures"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / "card.json", json.dumps(card, indent=1, sort_keys=True))
+
+    def card(self) -> dict[str, Any]:
+        """Return the model's card, empty where there is none."""
+        path = self.folder / "card.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def write_fit(self, row: Mapping[str, Any]) -> None:
+        """Write a fit's row of provenance and cost."""
+        path = self.folder / "fits" / f"{row['fit_id']}.parquet"
+        _write_table(path, pa.Table.from_pylist([dict(row)], schema=FITS))
+
+    def has_fit_row(self, fit_id: str) -> bool:
+        """Return whether this model has a row of the fit."""
+        return (self.folder / "fits" / f"{fit_id}.parquet").exists()
+
+    def has(self, measurement_id: str) -> bool:
+        """Return whether a measurement is there, whole."""
+        return (self.folder / "measurements" / measurement_id).is_dir()
+
+    def write(self, measurement_id: str, records: Sequence[Record], tables: Mapping[str, pa.Table]) -> None:
+        """Write a measurement's records and tables in one rename, and forget its failure."""
+        target = self.folder / "measurements" / measurement_id
+        with _appearing(target) as folder:
+            _write_table(folder / "records.parquet", records_table(records), atomic=False)
+            for name, table in tables.items():
+                _write_table(folder / f"{name}.parquet", table, atomic=False)
+        self.forget_failure(measurement_id)
+
+    def adopt(self, measurement_id: str, other: ModelStore, **changes: Any) -> None:
+        """Take over another model's equal measurement, its records renamed."""
+        source = other.folder / "measurements" / measurement_id
+        with _appearing(self.folder / "measurements" / measurement_id) as folder:
+            for path in source.glob("*.parquet"):
+                if path.name != "records.parquet":
+                    shutil.copy2(path, folder / path.name)
+            rows = [{**row, **changes} for row in read_table(source / "records.parquet", RECORDS).to_pylist()]
+            _write_table(folder / "records.parquet", pa.Table.from_pylist(rows, schema=RECORDS), atomic=False)
+
+    def read(self, measurement_id: str, table: str, columns: list[str] | None = None) -> pa.Table:
+        """Return one table of a measurement, by column."""
+        return read_table(self.folder / "measurements" / measurement_id / f"{table}.parquet", None, columns)
+
+    def write_failure(self, name: str, records: Sequence[Record]) -> None:
+        """Write the records of something that failed; the same command tries it again."""
+        _write_table(self.folder / "failures" / f"{name}.parquet", records_table(records))
+
+    def forget_failure(self, name: str) -> None:
+        """Remove the records of a failure that has been mended."""
+        (self.folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
+
+    def records(self) -> pa.Table:
+        """Return every record of the model, failures included."""
+        paths = sorted(self.folder.glob("measurements/*/records.parquet"))
+        return _concatenated([*paths, *sorted(self.folder.glob("failures/*.parquet"))], RECORDS)
+
+    def fits(self) -> pa.Table:
+        """Return the rows of the model's fits."""
+        return _concatenated(sorted(self.folder.glob("fits/*.parquet")), FITS)
+
+    def table(self, name: str, schema: pa.Schema) -> pa.Table:
+        """Return ``predictions`` or ``class_bins`` of all measurements."""
+        return _concatenated(sorted(self.folder.glob(f"measurements/*/{name}.parquet")), schema)
+
+
+def stores(run_dir: Path, suite: str) -> tuple[Store, ...]:
+    """Return the store of every version of a suite under a run folder."""
+    found = []
+    for path in sorted(run_dir.glob(f"{suite}-*/suite.json")):
+        short = path.parent.name.removeprefix(f"{suite}-")
+        if len(short) == _HASH_DIGITS:
+            found.append(Store(run_dir, suite, short))
+    return tuple(found)
+
+
+def records_table(records: Iterable[Record]) -> pa.Table:
+    """Return records as a table of the written schema."""
+    return pa.Table.from_pylist([asdict(record) for record in records], schema=RECORDS)
+
+
+def read_table(path: Path, schema: pa.Schema | None, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file and hold it to its schema.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, damaged, of another schema version or has other columns.
+    """
+    try:
+        table = pq.read_table(path, columns=columns, partitioning=None)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: expected a Parquet file, found nothing") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
+    version = (table.schema.metadata or {}).get(b"tlbench_schema", b"").decode()
+    if version != str(SCHEMA_VERSION):
+        raise StoreError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version or 'none'}")
+    if schema is None:
+        return table
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise StoreError(f"{path}: column '{missing[0]}' is missing")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise StoreError(f"{path}: columns are not of the written schema ({_first_line(error)})") from None
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table as compact Parquet, in one rename."""
+    _write_table(path, table)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file in one rename."""
+    with explained(path):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a full disk or a read-only folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"{path}: the disk is full; free some space and give the same command again") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(f"{path}: cannot be written; give another folder or its permissions") from None
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise StoreError(f"{path}: expected a folder, found a file in its place") from None
+        raise
+
+
+def _write_table(path: Path, table: pa.Table, *, atomic: bool = True) -> None:
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = path.with_name(f".{path.name}.{os.getpid()}") if atomic else path
+        floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
+        others = [name for name in table.column_names if name not in floats]
+        try:
+            pq.write_table(
+                table,
+                target,
+                compression="zstd",
+                compression_level=9,
+                use_dictionary=others,
+                # Splitting floats by byte brings sign and exponent together: a third smaller.
+                use_byte_stream_split=floats,
+            )
+            if atomic:
+                target.replace(path)
+        finally:
+            if atomic:
+                target.unlink(missing_ok=True)
+
+
+def _concatenated(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
+    if not paths:
+        return schema.empty_table()
+    return pa.concat_tables([read_table(path, schema) for path in paths])
+
+
+@contextlib.contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``target`` by one rename, unless the block fails."""
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{_HOST}.{os.getpid()}.", dir=target.parent))
+        try:
+            yield folder
+            folder.chmod(0o755)
+            if target.exists():
+                # Somebody finished the same work first: theirs is equal, and stays.
+                return
+            folder.rename(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-written folders that a killed process of this machine left behind."""
+    for left in folder.glob(f".{_HOST}.*"):
+        process = left.name.split(".")[2]
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

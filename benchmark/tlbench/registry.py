@@ -1,0 +1,111 @@
+"""A name to a plug-in: ours and other packages' come in by the same door, their entry points."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Literal
+
+from tlbench.errors import PluginError, UnknownNameError, listed, nearest
+
+Group = Literal["methods", "backbones"]
+
+# As in pyproject.toml (a test compares them), so that a checkout which nobody installed knows them too.
+BUILT_IN: Final[Mapping[Group, Mapping[str, str]]] = {
+    "methods": {
+        "finetune": "tlbench.methods.finetune:Finetune",
+        "from-scratch": "tlbench.methods.from_scratch:FromScratch",
+        "head-only": "tlbench.methods.finetune:HeadOnly",
+        "knn": "tlbench.methods.knn:Knn",
+        "linear-probe": "tlbench.methods.linear_probe:LinearProbe",
+        "lp-ft": "tlbench.methods.lp_ft:LpFt",
+        "majority": "tlbench.methods.controls:Majority",
+        "ncm": "tlbench.methods.ncm:Ncm",
+        "random-features": "tlbench.methods.controls:RandomFeatures",
+        "shuffled-labels": "tlbench.methods.controls:ShuffledLabels",
+        "temperature": "tlbench.methods.temperature:Temperature",
+    },
+    "backbones": {
+        "efficientnet-lite0": "tlbench.models.zoo:efficientnet_lite0",
+        "small-cnn": "tlbench.models.zoo:small_cnn",
+    },
+}
+_OURS = "tlbench"
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """Return every registered name of a group, in alphabetical order.
+
+    >>> "linear-probe" in names("methods")
+    True
+    """
+    return tuple(sorted(_registered(group)))
+
+
+def load(group: Group, name: str) -> object:
+    """Return the plug-in that a name stands for.
+
+    Parameters
+    ----------
+    group : {"methods", "backbones"}
+    name : str
+        As in `names`.
+
+    Returns
+    -------
+    object
+        A subclass of ``Method``, or a callable that makes a ``Backbone``.
+
+    Raises
+    ------
+    UnknownNameError
+        If nobody registered the name; the message gives the nearest one.
+    PluginError
+        If two distributions registered it, or if what it points at cannot be imported.
+    """
+    registered = _registered(group)
+    if name not in registered:
+        hint = nearest(name, registered) or f"; known are {listed(sorted(registered))}"
+        raise UnknownNameError(f"there is no {group[:-1]} {name!r}{hint}")
+    owners = registered[name]
+    if len(owners) > 1:
+        raise PluginError(
+            f"{group[:-1]} '{name}' is registered by {len(owners)} distributions, {listed(sorted(owners))}; "
+            "uninstall one, or name the class by its import path (package.module:Class)"
+        )
+    ((owner, point),) = owners.items()
+    try:
+        return point.load()
+    except (Exception, SystemExit) as problem:  # a stranger's code may raise anything while it is imported
+        reason = re.sub(r"\s*\n\s*", "; ", str(problem)).strip()
+        raise PluginError(
+            f"{group[:-1]} '{name}' of the distribution '{owner}' cannot be loaded from {point.value}: "
+            f"{type(problem).__name__}: {reason}"
+        ) from problem
+
+
+def is_built_in(group: Group, name: str) -> bool:
+    """Return whether a name is registered by tlbench itself."""
+    return name in BUILT_IN[group]
+
+
+def _registered(group: Group) -> dict[str, dict[str, EntryPoint]]:
+    """Return, by name, the entry point of every distribution that registered it."""
+    if group not in BUILT_IN:
+        raise ValueError(f"expected one of {listed(BUILT_IN)}, got {group!r}")
+    entry_group = f"tlbench.{group}"
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for name, value in BUILT_IN[group].items():
+        found[name] = {_OURS: EntryPoint(name, value, entry_group)}
+    for owner, point in _installed(entry_group):
+        # Our own installed entry points may be of another version than this checkout: the table above is this one's.
+        if owner != _OURS:
+            found.setdefault(point.name, {})[owner] = point
+    return found
+
+
+def _installed(entry_group: str) -> Iterable[tuple[str, EntryPoint]]:
+    for point in entry_points(group=entry_group):
+        owner = point.dist.name if point.dist is not None else "an unnamed distribution"
+        yield re.sub(r"[-_.]+", "-", owner).lower(), point

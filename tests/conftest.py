@@ -1,0 +1,50 @@
+"""What holds for every test: one thread, no network, and a cache of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Before anything imports torch, which reads the number of threads once. Equal threads give equal bits.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Time limits would fail tests on a busy machine, and fresh random examples would fail someone else's pull request.
+settings.register_profile("tlbench", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tlbench")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point every cache at a folder of this session, before test modules import libraries that read these variables."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # inherited from the controlling process: the workers share one cache, as two runs of a user would
+    folder = tempfile.TemporaryDirectory(prefix="tlbench-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ["TLBENCH_CACHE"] = str(Path(folder.name) / "tlbench")
+    os.environ["XDG_CACHE_HOME"] = str(Path(folder.name) / "xdg")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none; torch is imported only if a test asks for one."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder that no other test has written to."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TLBENCH_CACHE", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    return folder
