@@ -27,7 +27,8 @@ __all__ = [
 if TYPE_CHECKING:
     from tlbench.api import evaluate, load_predictions, load_results
     from tlbench.errors import TlbenchError
-    from tlbench.methods.base import Fitted, Hooks, Method, PostHoc, Predictor
+    from tlbench.methods.base import Fitted, Hooks, Method, Predictor
+    from tlbench.methods.posthoc import PostHoc
     from tlbench.suites.load import load_suite
 else:
     # Hidden from the type checker, which would otherwise accept any misspelt name.
@@ -35,7 +36,7 @@ else:
         "Fitted": "tlbench.methods.base",
         "Hooks": "tlbench.methods.base",
         "Method": "tlbench.methods.base",
-        "PostHoc": "tlbench.methods.base",
+        "PostHoc": "tlbench.methods.posthoc",
         "Predictor": "tlbench.methods.base",
         "TlbenchError": "tlbench.errors",
         "evaluate": "tlbench.api",

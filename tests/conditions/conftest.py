@@ -47,26 +47,28 @@ class PlainPredictor:
         return torch.cat([outputs for outputs, _ in pieces]), torch.cat([gradient for _, gradient in pieces])
 
 
-def batch_of(images: Tensor, labels: Tensor | None = None, *, scope: str = "digits/plain") -> Batch:
+def _batch_of(images: Tensor, labels: Tensor | None = None, *, scope: str = "digits/plain") -> Batch:
     """Return images as one batch; image i is called ``i``."""
     n = len(images)
     labels = torch.zeros(n, dtype=torch.int64) if labels is None else labels
     return Batch(torch.arange(n), tuple(str(i) for i in range(n)), images, labels, scope)
 
 
-def part_of(batch: Batch, rows: list[int]) -> Batch:
+def _part_of(batch: Batch, rows: list[int]) -> Batch:
     """Return some images of a batch, in the given order, under their own names."""
     names = tuple(batch.names[row] for row in rows)
     return Batch(batch.ids[rows], names, batch.images[rows], batch.labels[rows], batch.scope)
 
 
-def cut(batch: Batch, size: int) -> Callable[[], Iterator[Batch]]:
+def _cut(batch: Batch, size: int) -> Callable[[], Iterator[Batch]]:
     """Return what gives a batch again in pieces of a size."""
     starts = range(0, len(batch.ids), size)
-    return lambda: (part_of(batch, list(range(s, min(s + size, len(batch.ids))))) for s in starts)
+    return lambda: (_part_of(batch, list(range(s, min(s + size, len(batch.ids))))) for s in starts)
 
 
-def observed(condition: Condition, predictor: PlainPredictor, batches: Callable[[], Iterator[Batch]]) -> dict[str, Tensor]:
+def _observed(
+    condition: Condition, predictor: PlainPredictor, batches: Callable[[], Iterator[Batch]]
+) -> dict[str, Tensor]:
     """Return an attack's rows in the images' order: survived (epsilons, n), correct_clean (n,)."""
     rows = list(condition.observe(predictor, batches))
     survived, clean = [], []
@@ -77,6 +79,32 @@ def observed(condition: Condition, predictor: PlainPredictor, batches: Callable[
         clean.append(torch.cat([row.correct_clean for row in mine if row.correct_clean is not None])[order])
     assert all(torch.equal(clean[0], other) for other in clean)
     return {"survived": torch.stack(survived), "correct_clean": clean[0]}
+
+
+# Test modules cannot import from one another, so what they share comes as fixtures.
+@pytest.fixture(scope="session")
+def plain_predictor() -> type[PlainPredictor]:
+    return PlainPredictor
+
+
+@pytest.fixture(scope="session")
+def batch_of() -> Callable[..., Batch]:
+    return _batch_of
+
+
+@pytest.fixture(scope="session")
+def part_of() -> Callable[[Batch, list[int]], Batch]:
+    return _part_of
+
+
+@pytest.fixture(scope="session")
+def cut() -> Callable[[Batch, int], Callable[[], Iterator[Batch]]]:
+    return _cut
+
+
+@pytest.fixture(scope="session")
+def observed() -> Callable[..., dict[str, Tensor]]:
+    return _observed
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +123,7 @@ def digits() -> Batch:
     data = load_digits()
     gray = torch.from_numpy(data.images).float()[:, None] / 16
     images = functional.interpolate(gray, size=16, mode="bilinear").mul(255).to(torch.uint8).expand(-1, 3, -1, -1)
-    return batch_of(images.contiguous(), torch.from_numpy(data.target).long())
+    return _batch_of(images.contiguous(), torch.from_numpy(data.target).long())
 
 
 @pytest.fixture(scope="session")

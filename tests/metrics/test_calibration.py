@@ -156,11 +156,11 @@ def test_expected_ece_is_the_mean_over_every_outcome(confidence, bins, closed):
 
 
 def test_expected_ece_stays_exact_on_many_images():
-    # For m coins with even odds the mean absolute deviation is m 2^-m times m - 1 over m / 2 - 1, in closed form.
+    # De Moivre: the mean absolute deviation of m fair coins is m / 2 times the probability of exactly half heads.
     coins = 20_000
     log_ratio = np.log(np.arange(1, coins // 2) + coins // 2) - np.log(np.arange(1, coins // 2))
-    middle = np.exp(log_ratio.sum() + np.log(2.0) - coins * np.log(2.0))  # probability of exactly half
-    assert expected_ece_if_calibrated(np.full(coins, 0.5)) == pytest.approx(middle / 2, rel=1e-9)
+    half = np.exp(log_ratio.sum() + np.log(2.0) - coins * np.log(2.0))
+    assert expected_ece_if_calibrated(np.full(coins, 0.5)) == pytest.approx(half / 2, rel=1e-9)
 
 
 def test_expected_ece_falls_as_one_over_the_root_of_the_number_of_images():
@@ -231,7 +231,7 @@ def test_tables_that_are_no_counts_of_one_set_are_refused():
     ],
 )
 def test_what_is_no_probability_is_refused(measure, value):
-    with pytest.raises(ValueError, match="NaN|outside"):
+    with pytest.raises(ValueError, match=r"NaN|outside"):
         measure(np.array([0.5, value]), np.array([True, False]))
 
 

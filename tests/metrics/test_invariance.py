@@ -159,5 +159,5 @@ def test_total_variation_is_symmetric_and_at_most_one():
     ],
 )
 def test_nan_nothing_and_unequal_columns_are_refused(call):
-    with pytest.raises(ValueError, match="NaN|at least one|equal length"):
+    with pytest.raises(ValueError, match=r"NaN|at least one|equal length"):
         call()

@@ -76,7 +76,7 @@ def test_without_a_right_image_there_is_no_median():
 @pytest.mark.parametrize("value", [np.nan, -1.0])
 def test_what_is_no_epsilon_is_refused(value):
     for function in (lambda b: robust_accuracy(b, EPSILONS), median_breaking_epsilon):
-        with pytest.raises(ValueError, match="NaN|at least 0"):
+        with pytest.raises(ValueError, match=r"NaN|at least 0"):
             function(np.array([0.1, value]))
     with pytest.raises(ValueError, match="epsilons of at least 0"):
         robust_accuracy(np.array([0.1]), [value])
@@ -90,5 +90,5 @@ def test_every_corruption_type_counts_the_same_however_many_severities_it_has():
 
 @pytest.mark.parametrize("table", [{}, {"fog": []}, {"fog": [0.5, np.nan]}])
 def test_a_hole_in_the_table_of_corruptions_is_refused(table):
-    with pytest.raises(ValueError, match="fog|at least one"):
+    with pytest.raises(ValueError, match=r"fog|at least one"):
         mean_corruption_accuracy(table)

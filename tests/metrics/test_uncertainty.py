@@ -73,7 +73,7 @@ def test_one_image_has_no_standard_error():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_refused(value):
-    with pytest.raises(ValueError, match="NaN|infinite"):
+    with pytest.raises(ValueError, match=r"NaN|infinite"):
         standard_error_of_mean(np.array([0.0, value]))
 
 

@@ -43,19 +43,18 @@ class FileDigests:
         known = self._known(root)
         states = [_state(path) for path in paths]
         keys = [str(path.absolute()) for path in paths]
-        found = [
-            entry[2] if (entry := known.get(key)) and entry[:2] == state else None
-            for key, state in zip(keys, states, strict=True)
-        ]
-        unknown = [i for i, value in enumerate(found) if value is None]
+        found: dict[int, str] = {}
+        for i, (key, state) in enumerate(zip(keys, states, strict=True)):
+            entry = known.get(key)
+            if entry is not None and entry[:2] == state:
+                found[i] = str(entry[2])
+        unknown = [i for i in range(len(paths)) if i not in found]
         if not unknown:
-            return [value for value in found if value is not None]
+            return [found[i] for i in range(len(paths))]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            fresh = dict(zip(unknown, pool.map(_sha256, [paths[i] for i in unknown]), strict=True))
-        digests = [value or fresh[i] for i, value in enumerate(found)]
-        self._remember(
-            root, known | {k: [*s, d] for k, s, d in zip(keys, states, digests, strict=True)}
-        )
+            found |= zip(unknown, pool.map(_sha256, [paths[i] for i in unknown]), strict=True)
+        digests = [found[i] for i in range(len(paths))]
+        self._remember(root, known | {k: [*s, d] for k, s, d in zip(keys, states, digests, strict=True)})
         return digests
 
     def _file(self, root: Path) -> Path | None:

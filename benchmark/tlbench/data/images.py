@@ -50,10 +50,9 @@ class MappedImages:
             first, rest = slice(None), [Ellipsis, *rest]
         wanted = self._places[first]
         if np.ndim(wanted) == 0:
-            read = self._read(np.asarray([wanted]))[0]
-            return read[tuple(rest)] if rest else read
+            return np.asarray(self._read(np.asarray([wanted]))[(0, *rest)])
         read = self._read(wanted)
-        return read[(slice(None), *rest)] if rest else read
+        return np.asarray(read[(slice(None), *rest)]) if rest else read
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[i] for i in range(len(self)))

@@ -54,7 +54,9 @@ def split_places(
     if listed_split is not None:
         parts = _listed(listing, listed_split, where)
     elif rule.rule == "listed":
-        raise DataError(f"{where}: the split rule is 'listed', but the domain lists nothing; give it split.by, .train, ...")
+        raise DataError(
+            f"{where}: the split rule is 'listed', but the domain lists nothing; give it split.by, .train, ..."
+        )
     elif rule.rule == "given":
         parts = _given(listing, where)
     elif rule.rule == "assaying":
@@ -142,16 +144,17 @@ def _apportioned(n: int, shares: Sequence[float], ties: NDArray[np.uint64]) -> l
 
 
 def _given(listing: Listing, where: str) -> dict[Part, Places]:
-    values = np.array(_column(listing, "part", where), dtype=object)
+    values = _column(listing, "part", where)
     strange = sorted(set(values) - set(PARTS))
     if strange:
         raise DataError(f"{where}: expected parts {listed(PARTS)}, got '{strange[0]}'{nearest(strange[0], PARTS)}")
-    return {part: np.flatnonzero(values == part) for part in PARTS}
+    return {part: _places_of(values, {part}) for part in PARTS}
 
 
 def _listed(listing: Listing, split: ListedSplit, where: str) -> dict[Part, Places]:
-    values = np.array(_column(listing, split.by, where), dtype=object)
+    values = _column(listing, split.by, where)
     wanted: dict[Part, tuple[str, ...]] = {"train": split.train, "val": split.val, "test": split.test}
+    choices = {name for names in wanted.values() for name in names}
     found = set(values)
     for part, names in wanted.items():
         for name in names:
@@ -159,11 +162,16 @@ def _listed(listing: Listing, split: ListedSplit, where: str) -> dict[Part, Plac
                 raise DataError(
                     f"{where}: split.{part} names {split.by} '{name}', which no image has{nearest(name, found)}"
                 )
-    homeless = sorted(found - {name for names in wanted.values() for name in names})
+    homeless = sorted(found - choices)
     if homeless:
-        choices = [name for names in wanted.values() for name in names]
-        raise DataError(f"{where}: {split.by} '{homeless[0]}' is in no part of the split{nearest(homeless[0], choices)}")
-    return {part: np.flatnonzero(np.isin(values, names)) for part, names in wanted.items()}
+        raise DataError(
+            f"{where}: {split.by} '{homeless[0]}' is in no part of the split{nearest(homeless[0], choices)}"
+        )
+    return {part: _places_of(values, set(names)) for part, names in wanted.items()}
+
+
+def _places_of(values: Sequence[str], wanted: set[str]) -> Places:
+    return np.array([place for place, value in enumerate(values) if value in wanted], dtype=np.int64)
 
 
 def _column(listing: Listing, name: str, where: str) -> tuple[str, ...]:

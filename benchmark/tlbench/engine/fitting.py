@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlbench.engine.context import FitContext
 from tlbench.engine.provenance import device_name, git_state, packages, peak_memory_bytes, tlbench_version
-from tlbench.errors import FitError, NotApplicableError
-from tlbench.methods.base import Fitted, Method, Predictor
+from tlbench.errors import FitError, PluginError, TlbenchError
+from tlbench.methods.base import Fitted, Method, Predictor, method_name
+from tlbench.methods.fitted import as_fitted, state_of
 
 if TYPE_CHECKING:
     from tlbench.models.backbone import Backbone
@@ -76,10 +77,10 @@ def obtain(
 
     Raises
     ------
-    FitError
+    FitError, TlbenchError
         If ``fit`` raises, or returns what is not a predictor.
     NotApplicableError
-        If the method says so.
+        If the method says that it cannot exist here.
     """
     if store.has_fit(fit_id):
         try:
@@ -98,27 +99,8 @@ def rebuild(fit_id: str, method: Method, context: FitContext, store: Store) -> S
     state = load_file(folder / "state.safetensors")
     if kept["as_fresh"]:
         fresh = context.backbone.fresh(context.classes).state_dict()
-        state |= {name: fresh[name] for name in kept["as_fresh"]}
+        state |= {name: fresh[_plain(name)] for name in kept["as_fresh"]}
     return StoredFit(method.build(context, state, kept["recipe"]), kept["facts"])
-
-
-def as_fitted(result: object) -> Fitted:
-    """Return what ``fit`` returned as a ``Fitted``.
-
-    Raises
-    ------
-    FitError
-        If it is neither a module, a ``Predictor`` nor a ``Fitted``.
-    """
-    if isinstance(result, Fitted):
-        return result
-    if isinstance(result, Predictor):
-        return Fitted({"main": result})
-    if isinstance(result, nn.Module):
-        return Fitted({"main": Predictor(result.eval())})
-    raise FitError(
-        f"fit must return a torch module, a tlbench.Predictor or a tlbench.Fitted, it returned {type(result).__name__}"
-    )
 
 
 def one_line(error: BaseException) -> str:
@@ -130,8 +112,8 @@ def one_line(error: BaseException) -> str:
 def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: Callable[[str], None]) -> StoredFit:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     try:
-        fitted = as_fitted(method.fit(context))
-    except (FitError, NotApplicableError):
+        fitted = as_fitted(method.fit(context), method_name(type(method)))
+    except (FitError, TlbenchError):
         raise
     except Exception as error:
         raise FitError(f"fit raised {one_line(error)}{_place(error)}") from error
@@ -149,7 +131,7 @@ def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: 
         "saved_bytes": context.budget.saved_bytes,
         "data_read": json.dumps(sorted(context.reads)),
     }
-    state = _state_of(fitted)
+    state = _kept_state(fitted)
     why_not = _why_not_rebuilt(method, context, fitted, state)
     if why_not:
         say(f"{context.source}: this fit cannot be rebuilt from its state and is repeated when needed again ({why_not})")
@@ -164,12 +146,11 @@ def _place(error: BaseException) -> str:
     return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""
 
 
-def _state_of(fitted: Fitted) -> dict[str, Tensor] | None:
-    if fitted.state is not None:
-        return dict(fitted.state)
-    if len(fitted.variants) > 1:
+def _kept_state(fitted: Fitted) -> dict[str, Tensor] | None:
+    try:
+        return state_of(fitted)
+    except PluginError:
         return None
-    return dict(fitted.predictor().module.state_dict())
 
 
 def _why_not_rebuilt(method: Method, context: FitContext, fitted: Fitted, state: dict[str, Tensor] | None) -> str:
@@ -209,7 +190,7 @@ def _save(
 ) -> None:
     # Tensors that equal a fresh copy's are left out: a linear probe is kilobytes, not its whole backbone.
     fresh = context.backbone.fresh(context.classes).state_dict() if not why_not else {}
-    as_fresh = [name for name, tensor in state.items() if name in fresh and _same(tensor, fresh[name])]
+    as_fresh = [name for name, tensor in state.items() if _plain(name) in fresh and _same(tensor, fresh[_plain(name)])]
     rest = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name not in as_fresh}
     kept = {
         "rebuilds": not why_not,
@@ -225,3 +206,8 @@ def _save(
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.detach().cpu(), b.cpu())
+
+
+def _plain(name: str) -> str:
+    """Return a tensor's name in the network, below the prefixes of methods that wrap others."""
+    return name.rsplit("/", 1)[-1]

@@ -134,8 +134,9 @@ class Data(Protocol):
     ) -> Iterator[Batch]:
         """Yield one pass over the data: in manifest order, or shuffled by ``rng``.
 
-        With ``views`` > 1 every batch holds that many augmented views of its images, one after
-        another (``views * n`` rows), with names and labels repeated.
+        Images are float32 in [0, 1], what a network takes; labels that the tag hides are -1. With
+        ``views`` > 1 every batch holds that many augmented views of its images, one after another
+        (``views * n`` rows), with names and labels repeated.
         """
         ...
 
@@ -363,8 +364,8 @@ class Method:
         net.load_state_dict(dict(state))
         return Fitted({"main": Predictor(net.eval())})
 
-    def null_config(self) -> Method | None:
-        """Return the setting under which this method equals a simpler one bit for bit, if there is one."""
+    def null_config(self) -> tuple[Method, Method] | None:
+        """Return a setting of this method and the simpler method that it then equals bit for bit, if there is one."""
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -121,9 +121,11 @@ def _run(path: Path) -> ModuleType:
 
 
 def _where(path: Path, problem: BaseException) -> str:
-    if isinstance(problem, SyntaxError) and problem.filename == str(path):
-        return f"{path}, line {problem.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(path)]
+    file = path.resolve()
+    if isinstance(problem, SyntaxError):
+        return f"{path if Path(problem.filename or '').resolve() == file else problem.filename}, line {problem.lineno}"
+    frames = traceback.extract_tb(problem.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file]
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 

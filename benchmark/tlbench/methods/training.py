@@ -150,8 +150,8 @@ def shows_features(net: nn.Module) -> bool:
     """Whether a network can be run in two halves, ``net.head(net.features(images))``."""
     features = getattr(net, "features", None)
     # Some libraries call a submodule `features` whose output the head does not take.
-    return callable(features) and not isinstance(features, nn.Module) and isinstance(
-        getattr(net, "head", None), nn.Module
+    return (
+        callable(features) and not isinstance(features, nn.Module) and isinstance(getattr(net, "head", None), nn.Module)
     )
 
 
@@ -202,9 +202,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["peak_lr"] = group["lr"]
 
-    def epochs(
-        self, data: Data, streams: Mapping[Tag, Data], rng: Callable[[str], Generator], order: str
-    ) -> None:
+    def epochs(self, data: Data, streams: Mapping[Tag, Data], rng: Callable[[str], Generator], order: str) -> None:
         shuffle = rng(order)
         endless = {
             tag: self._endless(streams[tag], size, rng(f"{order}/{tag}")) for tag, size in self.hooks.streams.items()
@@ -242,7 +240,7 @@ class _Run:
                 f"step {index + 1} of {self.total}, at learning rate {rate:g}; a lower one may help"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._count(step, len(batch) + sum(len(second) for second in streams.values()))
         self.optimizer.step()
         self.hooks.after_step(step)
@@ -269,7 +267,9 @@ class _Run:
         self.budget.images_seen += images
         self.budget.backward_passes += images
         if step.index == 0:
-            reached = {id(p): p.numel() for group in self.optimizer.param_groups for p in group["params"] if _has_grad(p)}
+            reached = {
+                id(p): p.numel() for group in self.optimizer.param_groups for p in group["params"] if _has_grad(p)
+            }
             self.budget.parameters_trained = max(self.budget.parameters_trained, sum(reached.values()))
 
     def _schedule(self, index: int) -> None:
@@ -290,7 +290,7 @@ class _Run:
                 module.eval()
         if self.recipe.regime == "head-only":
             self.net.eval()
-            self.net.head.train()  # type: ignore[operator, union-attr]
+            self.net.get_submodule("head").train()
         for module in self.hooks.modules():
             module.train()
 

@@ -289,8 +289,8 @@ class Backbone:
         """SHA-256 hex digest of theta0 and the pretrained classifier; of the architecture where nothing is learned."""
         shapes = [[key, str(value.dtype), list(value.shape)] for key, value in self._theta0().items()]
         if not self.pretrained:
-            return digest("untrained", shapes)
-        sha = hashlib.sha256(digest(shapes).encode())
+            return digest("untrained", self.name, self.mean, self.std, shapes)
+        sha = hashlib.sha256(digest(self.mean, self.std, shapes).encode())
         head: nn.Linear | None = self._source_head  # type: ignore[attr-defined]
         learned = [*self._theta0().values(), *(head.state_dict().values() if head is not None else ())]
         for tensor in learned:

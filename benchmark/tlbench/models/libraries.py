@@ -39,9 +39,12 @@ def timm_backbone(architecture: str, weights: Path | None = None, *, untrained: 
     """
     import timm
 
-    known = timm.is_model(architecture)
-    config = timm.get_pretrained_cfg(architecture, allow_unregistered=True) if known else None
-    if not known or ("." in architecture and config is None):
+    try:
+        # An unknown tag raises; an unknown architecture may, or may give no configuration.
+        known, config = timm.is_model(architecture), timm.get_pretrained_cfg(architecture)
+    except RuntimeError:
+        known, config = False, None
+    if not known:
         choices = [*timm.list_models(), *timm.list_pretrained()]
         raise UnknownNameError(f"timm:{architecture}: no such network in timm{nearest(architecture, choices)}")
     if untrained:
@@ -54,11 +57,12 @@ def _timm_untrained(architecture: str) -> Backbone:
     name = f"timm:{architecture}@untrained"
 
     def initialise() -> nn.Module:
-        return _timm_model(architecture, num_classes=0)
+        model: nn.Module = _timm_model(architecture, num_classes=0)
+        return model
 
     with drawing_from(fixed_generator("body", name)):
-        model = initialise()
-    return Backbone(name, model.num_features, model, initialise=initialise, **_timm_facts(model))
+        model: Any = initialise()
+    return Backbone(name, _timm_width(model), model, initialise=initialise, **_timm_facts(model))
 
 
 def _timm_pretrained(architecture: str, state: dict[str, Tensor], config: Any) -> Backbone:
@@ -75,7 +79,7 @@ def _timm_pretrained(architecture: str, state: dict[str, Tensor], config: Any) -
         raise misfit(name, error) from error
     head = model.get_classifier()
     model.reset_classifier(0)
-    width = int(model.num_features)
+    width = _timm_width(model)
     linear = head if isinstance(head, nn.Linear) and head.in_features == width else None
     names = imagenet_classes(linear.out_features) if linear is not None else ()
     return Backbone(name, width, model, classifier=linear, source_classes=names, **_timm_facts(model))
@@ -93,6 +97,11 @@ def _timm_model(architecture: str, **options: Any) -> Any:
     if isinstance(model.pretrained_cfg, dict):
         model.pretrained_cfg.pop("state_dict", None)  # or every copy of the model would carry the weights twice
     return model
+
+
+def _timm_width(model: Any) -> int:
+    """Return the number of pooled features; some heads keep a hidden layer when their classifier is taken out."""
+    return int(getattr(model, "head_hidden_size", None) or model.num_features)
 
 
 def _timm_facts(model: Any) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def timm_taps(model: Any) -> Taps:
 
 def imagenet_classes(classes: int) -> tuple[str, ...]:
     """Return the class names of the ImageNet subset of this size, empty where there is none."""
-    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": classes})
     return tuple(ImageNetInfo(subset).label_descriptions()) if subset else ()

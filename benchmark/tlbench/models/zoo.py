@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +14,6 @@ from tlbench.models.backbone import Backbone, drawing_from, fixed_generator
 from tlbench.models.checkpoints import misfit, read_weights
 from tlbench.models.libraries import imagenet_classes, timm_backbone, timm_taps, torchvision_backbone
 
-GROUP = "tlbench.backbones"
 UNTRAINED = "untrained"
 _LIBRARIES = {"timm": timm_backbone, "torchvision": torchvision_backbone}
 
@@ -56,11 +56,11 @@ def _load(name: str, weights: Path | None, untrained: bool) -> Backbone:
         return _LIBRARIES[library](architecture, weights and weights.expanduser(), untrained=untrained)
     if weights is not None or untrained:
         raise UsageError(f"{name}: a registered backbone brings its own weights; leave out '@' and --weights")
-    made = registry.load(GROUP, name)
+    made = registry.load("backbones", name)
     backbone = made() if callable(made) else made
     if not isinstance(backbone, Backbone):
         raise UsageError(
-            f"{name}: expected its entry point in '{GROUP}' to return a tlbench.models.backbone.Backbone, "
+            f"{name}: expected its entry point in 'tlbench.backbones' to return a tlbench.models.backbone.Backbone, "
             f"got {type(backbone).__name__}"
         )
     return backbone
@@ -82,7 +82,7 @@ def efficientnet_lite0() -> Backbone:
 
     state = read_weights(_lite0_file())
     with drawing_from(fixed_generator("body", "efficientnet-lite0")):
-        model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     try:
         model.load_state_dict(_lite0_names(state, [len(stage) for stage in model.blocks]))
     except (RuntimeError, KeyError, IndexError) as error:

@@ -56,15 +56,24 @@ def find_suite(ref: str | Path) -> Path:
     UnknownNameError
         If a bare name is none of ours.
     """
-    if isinstance(ref, Path) or "/" in ref or ref.endswith(".toml"):
+    if is_file_reference(ref):
         return Path(ref)
-    names = suite_names()
+    ref, names = str(ref), suite_names()
     if ref in names:
         return suites_folder() / f"{ref}.toml"
     hint = nearest(ref, names) or f"; ours are {listed(names)}, and a file of yours ends in .toml"
     if re.match(NAME, ref) and Path(f"{ref}.toml").is_file():
         hint = f"; a file is given with its suffix: {ref}.toml"
     raise UnknownNameError(f"there is no suite {ref!r}{hint}")
+
+
+def is_file_reference(ref: str | Path) -> bool:
+    """Return whether a reference means a user's file: a Path, or text with a slash or ending in ``.toml``.
+
+    >>> is_file_reference("digits"), is_file_reference("./mine.toml")
+    (False, True)
+    """
+    return isinstance(ref, Path) or "/" in ref or ref.endswith(".toml")
 
 
 def suite_names() -> tuple[str, ...]:
@@ -85,7 +94,9 @@ def suites_folder() -> Path:
     for folder in (package / "files", package.parents[2] / "suites"):
         if folder.is_dir() and any(folder.glob("*.toml")):
             return folder
-    raise SuiteError(f"{package / 'files'}: no suites are installed; expected the packaged suites or a checkout's suites/")
+    raise SuiteError(
+        f"{package / 'files'}: no suites are installed; expected the packaged suites or a checkout's suites/"
+    )
 
 
 def check_names(

@@ -52,7 +52,9 @@ def read_toml(path: Path, *, error: type[TlbenchError], what: str) -> dict[str, 
     try:
         document = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as problem:
-        raise error(f"{path}: expected UTF-8 text, got byte 0x{content[problem.start]:02x} at {problem.start}") from None
+        raise error(
+            f"{path}: expected UTF-8 text, got byte 0x{content[problem.start]:02x} at {problem.start}"
+        ) from None
     except tomllib.TOMLDecodeError as problem:
         raise error(f"{path}: not TOML: {one_line(problem)}") from None
     except RecursionError:
@@ -148,10 +150,8 @@ def _place(loc: tuple[int | str, ...], document: Any, kind: str) -> Path_:
     value = document
     for number, part in enumerate(loc):
         last = number == len(loc) - 1
-        if isinstance(value, dict) and part in value:
-            place.append(part)
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        if part in keys:
             place.append(part)
             value = value[part]
         elif last and kind == "missing":
@@ -182,8 +182,8 @@ def keys_at(model: type[BaseModel], place: Sequence[str | int], document: Any) -
             else:
                 found.append(one)  # a name in a table of names
         models = found
-    if isinstance(value, dict) and "kind" in value:
-        models = [m for m in models if value["kind"] in get_args(m.model_fields["kind"].annotation)] or models
+    if isinstance(value, dict) and all("kind" in one.model_fields for one in models):
+        models = [m for m in models if value.get("kind") in get_args(m.model_fields["kind"].annotation)] or models
     keys = [key for one in models for key in one.model_fields]
     return list(dict.fromkeys([*keys, "types"] if {"severities", "epsilons"} & set(keys) else keys))
 

@@ -112,7 +112,7 @@ def spatter(images: Images, parameter: Parameter, draws: Sequence[np.random.Gene
             cover = np.where(cover < 0.8, 0, cover)[..., None]
             place[...] = truncated(x * (1 - cover) + MUD * cover)
         else:
-            # Through int64, so that a level above 255 wraps around on every processor, as it does in the published sets.
+            # Through int64, so that a level above 255 wraps around on every processor, as in the published sets.
             drops = (np.where(liquid < threshold, 0, liquid) * 255).astype(np.int64).astype(np.uint8)
             place[...] = truncated(x + strength * relief(drops)[..., None] * WATER)
     return out

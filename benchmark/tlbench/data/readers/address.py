@@ -1,0 +1,96 @@
+"""Where a domain's images lie and how they are to be read: what every reader is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from tlbench.data.digests import FileDigests
+from tlbench.errors import DataError, UsageError, listed, nearest
+
+Option = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Address:
+    """One domain of one task, as its reader needs it.
+
+    Attributes
+    ----------
+    task, domain : str
+    base : Path
+        The data root: nothing outside of it is read.
+    path : str
+        The task's path below ``base``, empty for ``base`` itself; the hub reader may take it for a hub name.
+    entry : str
+        The domain's own folder, file, split or value: its ``path`` in the suite, or else its name.
+    classes : tuple of str, or None
+        The only classes to list, where the suite names them.
+    options : mapping
+        Options of the reader, the domain's over the task's.
+    digests : FileDigests
+    """
+
+    task: str
+    domain: str
+    base: Path
+    path: str
+    entry: str
+    classes: tuple[str, ...] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
+    digests: FileDigests = field(default_factory=lambda: FileDigests(None))
+
+    @property
+    def where(self) -> str:
+        """``"task/domain"``, the start of every message."""
+        return f"{self.task}/{self.domain}"
+
+    @property
+    def place(self) -> Path:
+        """The task's folder or file.
+
+        Raises
+        ------
+        DataError
+            If the suite's path leads out of the data root.
+        """
+        return self.inside(self.base, self.path)
+
+    def inside(self, folder: Path, path: str) -> Path:
+        """Return a path of the suite below a folder.
+
+        Raises
+        ------
+        DataError
+            If it is absolute or climbs: a suite is somebody's file, and reads below the data root only.
+        """
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise DataError(f"{self.where}: path '{path}' leads out of the data root; name a path below {folder}")
+        return folder / path
+
+    def check_options(self, *known: str) -> None:
+        """Raise UsageError for an option that the reader does not have."""
+        for name in self.options:
+            if name not in known:
+                choices = listed(known) or "none"
+                raise UsageError(
+                    f"{self.where}: the reader's options are {choices}, got '{name}'{nearest(name, known)}"
+                )
+
+    def text(self, option: str, default: str) -> str:
+        """Return an option as text."""
+        return str(self.options.get(option, default))
+
+    def missing(self, path: Path, expected: str) -> DataError:
+        """Return the error for a folder or file that is not there, with the nearest one that is."""
+        existing = path
+        while not existing.is_dir() and existing != existing.parent:
+            existing = existing.parent
+        below = path.relative_to(existing).parts[0] if path != existing else ""
+        neighbours = sorted(entry.name for entry in existing.iterdir() if not entry.name.startswith("."))
+        near = nearest(below, neighbours)
+        hint = near or f"; the nearest folder that exists is {existing}"
+        return DataError(
+            f"{self.where}: expected {expected} at {path}, found nothing{hint} (--data-root sets the root)"
+        )

@@ -1,0 +1,317 @@
+"""What a method is given: data by declared tag, named random streams, the trainer, other fits, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast, final
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from tlbench.data.domain import Batch, Split
+from tlbench.errors import DataAccessError, PluginError, listed
+from tlbench.methods.augment import as_float, augmented
+from tlbench.methods.base import TARGET_TAGS, Budget, Data, Features, Fitted, Hooks, Method, Predictor, Tag
+from tlbench.methods.features import extract_features
+from tlbench.methods.fitted import as_fitted
+from tlbench.methods.order import one_pass
+from tlbench.methods.training import Progress, merged, train
+from tlbench.models.backbone import Backbone, Network, drawing_from
+from tlbench.seeds import derive
+from tlbench.suites.spec import Recipe
+
+FeatureCache = dict[tuple[str, str], Tensor]
+"""Pooled features by the backbone's weights hash and the split's hash; shared by all fits of a process."""
+
+_HIDDEN = -1
+
+
+@final
+class FitContext:
+    """All that a method may use during one fit; implements ``methods.base.Context``.
+
+    Parameters
+    ----------
+    method : Method
+        Its ``reads`` are what ``data`` hands out.
+    backbone : Backbone
+    train, val : Split
+        Of the source.
+    targets : mapping of Tag to Split
+        Other splits by tag; labels stay hidden for target tags, ``target_labels`` excepted.
+    classes : int
+    class_names : tuple of str
+    class_info : mapping
+    recipe : Recipe
+    device : str
+    seed : int
+    source : str
+    target : str or None
+    fit_other : callable or None
+        Makes or fetches another method's fit; None fits it here, on the same data and seed.
+    resolve : callable or None
+        A name to a method, for ``fitted("linear-probe")``.
+    batch_size : int
+        Images of one forward pass without gradients.
+    progress : callable or None
+        Told the steps done and all steps during training.
+    feature_cache : dict or None
+        None keeps features for this fit only.
+
+    Attributes
+    ----------
+    reads : set of Tag
+        What was read so far.
+    budget : Budget
+    train_split, val_split : Split
+        For the engine, which knows what the data are.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        backbone: Backbone,
+        train: Split,
+        val: Split,
+        targets: Mapping[Tag, Split],
+        classes: int,
+        class_names: tuple[str, ...],
+        class_info: Mapping[str, Any],
+        recipe: Recipe,
+        device: str,
+        seed: int,
+        source: str,
+        target: str | None,
+        fit_other: Callable[[Method], Fitted] | None = None,
+        resolve: Callable[[str], Method] | None = None,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+        feature_cache: FeatureCache | None = None,
+    ) -> None:
+        self.method = method
+        self.classes, self.class_names, self.class_info = classes, class_names, class_info
+        self.recipe, self.device, self.seed, self.source, self.target = recipe, device, seed, source, target
+        self.train_split, self.val_split = train, val
+        self.budget = Budget()
+        self.reads: set[Tag] = set()
+        # A method sees the seeded view; the type checker may think it the backbone itself.
+        self.backbone = cast(Backbone, _SeededBackbone(backbone, self.rng))
+        self._theta0 = backbone
+        self._splits: dict[Tag, Split] = {"id_train": train, "id_val": val, **targets}
+        self._fit_other, self._resolve = fit_other, resolve
+        self._batch_size, self._progress = batch_size, progress
+        self._features: FeatureCache = {} if feature_cache is None else feature_cache
+        self._counted: set[Tag] = set()
+
+    def data(self, tag: Tag) -> Data:
+        """Return data by tag and record the read.
+
+        Raises
+        ------
+        DataAccessError
+            If the method did not declare the tag, or the suite has no such data.
+        """
+        split = self._split(tag)
+        hidden = tag in TARGET_TAGS and tag != "target_labels"
+        return SplitData(split, f"{type(self.method).__name__}: the labels of '{tag}'" if hidden else None)
+
+    def features(self, tag: Tag) -> Features:
+        """Return pooled features under theta0 in eval mode; they count as one pass whether cached or not."""
+        data = self.data(tag)
+        split = self._split(tag)
+        key = (self._theta0.weights_hash, split.hash)
+        if key not in self._features:
+            net = self._theta0.fresh()
+            self._features[key] = extract_features(net, data.batches(self._batch_size), self.device)
+        if tag not in self._counted:
+            self._counted.add(tag)
+            self.budget.images_seen += len(split)
+        hidden = tag in TARGET_TAGS and tag != "target_labels"
+        # A copy: what one method does to it must not reach the next.
+        return Features(self._features[key].clone(), None if hidden else data.labels)
+
+    def outputs(self, predictor: Predictor, tag: Tag) -> Tensor:
+        """Return a predictor's outputs in manifest order, shape (n, classes), on the CPU."""
+        data = self.data(tag)
+        module = predictor.module.to(self.device)
+        if predictor.reset is not None:
+            predictor.reset()
+        elif not predictor.adapts:
+            module.eval()
+        pieces = []
+        with torch.no_grad():
+            for batch in data.batches(self._batch_size):
+                pieces.append(module(batch.images.to(self.device)).float().cpu())
+        return torch.cat(pieces) if pieces else torch.zeros(0, self.classes)
+
+    def rng(self, stream: str) -> Generator:
+        """Return a new generator: seed, source and stream fix its draws, the method's name does not."""
+        return Generator().manual_seed(derive(self.seed, self.source, stream))
+
+    def train(self, net: nn.Module, hooks: Hooks | None = None, *, order: str = "order", **recipe: Any) -> nn.Module:
+        """Train ``net`` in place on ``id_train`` by the suite's recipe, overridden by keyword."""
+        hooks = Hooks() if hooks is None else hooks
+        return train(
+            net,
+            self.data("id_train"),
+            hooks=hooks,
+            recipe=merged(self.recipe, recipe),
+            rng=self.rng,
+            streams={tag: self.data(tag) for tag in hooks.streams},
+            order=order,
+            device=self.device,
+            budget=self.budget,
+            progress=self._progress,
+        )
+
+    def fitted(self, method: Method | str, **settings: Any) -> Fitted:
+        """Return another method's fit on the same data and seed; its reads and cost are this fit's, too.
+
+        Raises
+        ------
+        DataAccessError
+            If it reads what this method did not declare.
+        PluginError
+            If a name cannot be looked up here, or a setting does not exist.
+        """
+        other = self._named(method) if isinstance(method, str) else method
+        if settings:
+            try:
+                other = replace(other, **settings)  # type: ignore[type-var]
+            except TypeError as error:
+                raise PluginError(f"{type(other).__name__}: {error}") from None
+        undeclared = other.reads - self.method.reads
+        if undeclared:
+            raise DataAccessError(
+                f"{type(self.method).__name__} wraps {type(other).__name__}, which reads {listed(sorted(undeclared))}; "
+                f"declare it: reads = frozenset({{{listed(sorted(other.reads | self.method.reads))}}})"
+            )
+        if self._fit_other is not None:
+            fitted = self._fit_other(other)
+            self.reads |= other.reads & set(self._splits)
+            return fitted
+        inner = self._beside(other)
+        fitted = as_fitted(other.fit(inner), type(other).__name__)
+        self.reads |= inner.reads
+        self.budget.add(inner.budget)
+        return fitted
+
+    def count(self, facts: Mapping[str, Any]) -> None:
+        """Add the stored cost of a sub-fit, whether it was made now or before."""
+        self.budget.add(
+            Budget(
+                images_seen=int(facts.get("images_seen", 0)),
+                backward_passes=int(facts.get("backward_passes", 0)),
+                parameters_trained=int(facts.get("parameters_trained", 0)),
+                saved_bytes=int(facts.get("saved_bytes", 0)),
+                seconds=float(facts.get("seconds", 0.0)),
+            )
+        )
+
+    def example(self, most: int) -> Tensor:
+        """Return a few of the source's images for trying a predictor, float in [0, 1], on the device."""
+        split = self.val_split if len(self.val_split) else self.train_split
+        return as_float(split.head(most).batch(np.arange(min(most, len(split)))).images).to(self.device)
+
+    def _split(self, tag: Tag) -> Split:
+        name = type(self.method).__name__
+        if tag not in self.method.reads:
+            declared = listed(sorted(self.method.reads | {tag}))
+            raise DataAccessError(
+                f"{name} reads '{tag}' and did not declare it; write reads = frozenset({{{declared}}}) in the class, "
+                "which also says in which protocol its rows are compared"
+            )
+        if tag not in self._splits:
+            raise DataAccessError(
+                f"{name} reads '{tag}', which this suite does not give; it has {listed(self._splits)}"
+            )
+        self.reads.add(tag)
+        return self._splits[tag]
+
+    def _named(self, name: str) -> Method:
+        if self._resolve is not None:
+            return self._resolve(name)
+        from tlbench.methods.resolve import resolve_model
+
+        return resolve_model(name).method
+
+    def _beside(self, other: Method) -> FitContext:
+        """Return what another method is given on the same data and seed."""
+        inner = copy.copy(self)
+        inner.method, inner.reads, inner.budget, inner._counted = other, set(), Budget(), set()
+        return inner
+
+
+@final
+class SplitData:
+    """A split as a method sees it; implements ``methods.base.Data``.
+
+    Parameters
+    ----------
+    split : Split
+    hidden : str or None
+        What the labels are, for the message, where they are out of reach.
+    """
+
+    def __init__(self, split: Split, hidden: str | None = None) -> None:
+        self._split_, self._hidden = split, hidden
+
+    def __len__(self) -> int:
+        return len(self._split_)
+
+    @property
+    def ids(self) -> Tensor:
+        return torch.arange(len(self))
+
+    @property
+    def labels(self) -> Tensor:
+        if self._hidden is not None:
+            raise DataAccessError(f"{self._hidden} are out of reach: a fit may see the target's images only")
+        return torch.tensor(self._split_.labels, dtype=torch.int64)
+
+    def batches(
+        self,
+        size: int,
+        *,
+        rng: Generator | None = None,
+        views: int = 1,
+        augment: str = "identity",
+        crop: bool = False,
+        flip: bool = False,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """Yield one pass; images are float in [0, 1], hidden labels are -1."""
+        if views < 1:
+            raise ValueError(f"expected at least one view, got {views}")
+        places, pixels = one_pass(len(self), size, rng, drop_last=drop_last)
+        for chosen in places:
+            plain = self._split_.batch(chosen)
+            shown = [augmented(plain.images, pixels, augment=augment, crop=crop, flip=flip) for _ in range(views)]
+            labels = plain.labels if self._hidden is None else torch.full_like(plain.labels, _HIDDEN)
+            yield Batch(
+                plain.ids.repeat(views), plain.names * views, torch.cat(shown), labels.repeat(views), plain.scope
+            )
+
+
+@final
+class _SeededBackbone:
+    """A backbone whose new heads are drawn from the fit's stream ``head``; theta0 itself never depends on the seed."""
+
+    def __init__(self, backbone: Backbone, rng: Callable[[str], Generator]) -> None:
+        self._backbone, self._rng = backbone, rng
+
+    def fresh(self, classes: int | None = None, *, generator: Generator | None = None) -> Network:
+        if classes is None or generator is not None:
+            return self._backbone.fresh(classes, generator=generator)
+        with drawing_from(self._rng("head")):
+            head = nn.Linear(self._backbone.width, classes)
+        return self._backbone.with_head(head)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)  # copying asks for these before there is a backbone to ask
+        return getattr(self._backbone, name)

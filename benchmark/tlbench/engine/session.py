@@ -1,0 +1,211 @@
+"""One command's work: everything is named, loaded and checked before the first second of compute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlbench import registry
+from tlbench.conditions.catalogue import condition_names
+from tlbench.data.prepare import SuiteData
+from tlbench.data.readers.catalogue import READERS
+from tlbench.engine.execute import Workshop, pending
+from tlbench.engine.executors.local import run
+from tlbench.engine.plan import PlannedFit, Selection, plan
+from tlbench.engine.progress import Reporter
+from tlbench.engine.provenance import choose_device, set_exact_arithmetic
+from tlbench.errors import UnknownNameError, UsageError, listed, nearest
+from tlbench.methods.augment import AUGMENTATIONS
+from tlbench.methods.base import Method
+from tlbench.methods.resolve import Model, describe_model, model_of, resolve_model
+from tlbench.methods.trained import trained_model
+from tlbench.metrics.catalogue import METRICS
+from tlbench.models.zoo import load_backbone
+from tlbench.records.store import Store
+from tlbench.suites.load import check_names, find_suite, load_suite
+from tlbench.suites.spec import Suite
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tlbench.methods.base import Predictor
+
+_KINDS: Mapping[str, frozenset[str]] = {
+    "accuracy": frozenset({"clean"}),
+    "calibration": frozenset({"clean"}),
+    "robustness": frozenset({"attack"}),
+    "corruption": frozenset({"corruption"}),
+    "invariance": frozenset({"clean", "transform"}),
+    "cost": frozenset({"clean"}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a session did."""
+
+    model: str
+    failures: tuple[str, ...]
+    complete: bool
+    seconds: float
+
+
+@dataclass
+class Session:
+    """A checked plan and the workshop that carries it out."""
+
+    suite: Suite
+    work: Workshop
+    fits: tuple[PlannedFit, ...]
+
+    def count(self) -> dict[str, int]:
+        """Return how much there is, and how much is left to do."""
+        left = {planned.key.fit_id: pending(self.work, planned) for planned in self.fits}
+        todo = [measurement for measurements in left.values() for measurement, _ in measurements]
+        attacked = sum(m.n for m in todo if m.condition.kind == "attack")
+        return {
+            "fits": len(self.fits),
+            "measurements": sum(len(planned.measurements) for planned in self.fits),
+            "fits_to_do": sum(
+                bool(left[planned.key.fit_id]) and not self.work.store.has_fit(planned.key.fit_id)
+                for planned in self.fits
+            ),
+            "measurements_to_do": len(todo),
+            "images": sum(m.n * _strengths(m.condition) for m in todo if m.condition.kind != "attack"),
+            "attacked_images": attacked,
+        }
+
+    def run(self) -> Outcome:
+        """Do what is left, and say how it went."""
+        started = time.monotonic()
+        self.work.store.prepare(self.suite.model_dump(mode="json"))
+        self.work.models.prepare(_card(self.work.model))
+        self.work.reporter.total = self.count()["measurements_to_do"]
+        with self.work.reporter:
+            run(self.work, self.fits)
+        complete = not any(pending(self.work, planned) for planned in self.fits)
+        return Outcome(
+            self.work.model.name, tuple(self.work.failures), complete, time.monotonic() - started
+        )
+
+
+def open_session(
+    suite: str | Path | Suite,
+    model: str | Method | Model | None,
+    *,
+    selection: Mapping[str, Any],
+    predictors: Mapping[str, nn.Module | Predictor | str | Path] | None = None,
+    backbone: str | None = None,
+    settings: Sequence[str] = (),
+    name: str | None = None,
+    metrics: Sequence[str] | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    run_dir: Path,
+    threads: int | None = None,
+    batch_size: int = 128,
+    quiet: bool = False,
+) -> Session:
+    """Turn names into objects and a suite into a plan; see ``tlbench.api.evaluate`` for the arguments.
+
+    Raises
+    ------
+    TlbenchError
+        For every mistake that can be known before any compute.
+    """
+    read = suite if isinstance(suite, Suite) else load_suite(suite)
+    base = None if isinstance(suite, Suite) else find_suite(suite).parent
+    check_names(
+        read,
+        readers=READERS,
+        conditions=condition_names(),
+        backbones=registry.names("backbones"),
+        metrics=METRICS,
+        augmentations=AUGMENTATIONS,
+    )
+    kinds = _condition_kinds(metrics)
+    chosen = _model(model, predictors, settings, backbone, name, read.protocol.backbone)
+    if predictors is not None:
+        only = {**(selection.get("only") or {}), "source": tuple(predictors)}
+        selection = {**selection, "only": only}
+    chosen_selection = Selection(**selection)
+    chosen_selection.check(read)
+    if batch_size < 1:
+        raise UsageError(f"--batch-size {batch_size}: expected at least 1")
+    set_exact_arithmetic(threads)
+    network = load_backbone(chosen.backbone or read.protocol.backbone)
+    store = Store(run_dir, read.name, read.hash)
+    reporter = Reporter(0, quiet=quiet)
+    data = SuiteData(
+        read,
+        base=base,
+        data_root=Path(data_root) if data_root else None,
+        progress=lambda text, done, total: reporter.say(f"{text}: {total} images prepared") if done == total else None,
+    )
+    data.check()
+    work = Workshop(
+        suite=read,
+        data=data,
+        model=chosen,
+        backbone=network,
+        store=store,
+        models=store.model(chosen.name),
+        device=choose_device(device),
+        batch_size=batch_size,
+        reporter=reporter,
+    )
+    fits = plan(read, data, chosen, network, chosen_selection)
+    return Session(read, work, tuple(_only_kinds(planned, kinds) for planned in fits))
+
+
+def _model(
+    model: str | Method | Model | None,
+    predictors: Mapping[str, nn.Module | Predictor | str | Path] | None,
+    settings: Sequence[str],
+    backbone: str | None,
+    name: str | None,
+    default_backbone: str,
+) -> Model:
+    if (model is None) == (predictors is None):
+        raise UsageError("expected a model, or predictors that are already trained: one of the two")
+    if predictors is not None:
+        return trained_model(predictors, backbone=backbone, name=name)
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, Method):
+        return model_of(model, backbone=backbone, name=name)
+    assert model is not None
+    return resolve_model(
+        model, settings=settings, backbone=backbone, name=name, default_backbone=default_backbone
+    )
+
+
+def _condition_kinds(metrics: Sequence[str] | None) -> frozenset[str] | None:
+    """Return the kinds of condition that the named metrics need; None for all."""
+    if metrics is None:
+        return None
+    kinds: set[str] = set()
+    for metric in metrics:
+        if metric not in METRICS:
+            hint = nearest(metric, METRICS) or f"; known are {listed(METRICS)}"
+            raise UnknownNameError(f"there is no metric '{metric}'{hint}")
+        kinds |= _KINDS[METRICS[metric].family]
+    return frozenset(kinds)
+
+
+def _only_kinds(planned: PlannedFit, kinds: frozenset[str] | None) -> PlannedFit:
+    if kinds is None:
+        return planned
+    kept = tuple(m for m in planned.measurements if m.condition.kind in kinds)
+    return PlannedFit(planned.key, planned.sources, kept)
+
+
+def _strengths(condition: Any) -> int:
+    return len(getattr(condition, "steps", getattr(condition, "severities", (1,))))
+
+
+def _card(model: Model) -> dict[str, Any]:
+    return {**(dict(model.card) if model.card else {}), "model": model.name, "describes": describe_model(model)}

@@ -1,0 +1,250 @@
+"""Stored results as tidy pandas tables: published ones and one's own, told apart by the column ``origin``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from tlbench.errors import StoreError, UnknownNameError, listed, nearest
+from tlbench.leaderboard.images import with_images
+from tlbench.records.published import published_models
+from tlbench.records.schema import FITS, PREDICTIONS, RECORDS
+from tlbench.records.store import ModelStore, Store, stores
+from tlbench.suites.load import load_suite, suite_names
+from tlbench.suites.spec import Suite
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RUN_DIR: Final = "tlbench-runs"
+_SHORT: Final = 12  # digits of a hash in messages and in the names of run folders
+_MEASUREMENT: Final = [
+    "measurement_id", "origin", "model", "variant", "headline", "settings_hash", "backbone", "weights_hash", "protocol",
+    "task", "source", "target", "role", "shots", "seed", "fit_target", "condition", "norm", "split_hash",
+]  # fmt: skip
+
+
+def load_results(
+    suite: str | Path | Suite | None = None,
+    *,
+    run_dir: str | Path = RUN_DIR,
+    published: bool = True,
+    results: str | Path | None = None,
+    all_versions: bool = False,
+) -> pd.DataFrame:
+    """Return records as a tidy table, one number a row.
+
+    Parameters
+    ----------
+    suite : str, Path or Suite, optional
+        A name, a suite file or a suite; by default every suite.
+    run_dir : str or Path
+        Where one's own results are; it need not exist.
+    published : bool
+        Whether to include published results.
+    results : str or Path, optional
+        Folder of published results; by default those that came with tlbench.
+    all_versions : bool
+        Whether to include results of other versions of the suite. No board may mix them.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``docs/schema.md``, and ``origin``: ``"published"`` or ``"local"``. What is in both is there
+        twice. ``attrs["notes"]`` lists, in words, what was left out.
+
+    Raises
+    ------
+    StoreError
+        If there are results, but of other versions of the suite only; or if a file cannot be read.
+    UnknownNameError
+        If nobody knows the suite and there are no results of that name.
+
+    Examples
+    --------
+    >>> load_results("digits", run_dir="nowhere", published=False).shape[0]
+    0
+    """
+    return _load("records", RECORDS, _wanted(suite, run_dir, published, results), all_versions)
+
+
+def load_fits(
+    suite: str | Path | Suite | None = None,
+    *,
+    run_dir: str | Path = RUN_DIR,
+    published: bool = True,
+    results: str | Path | None = None,
+    all_versions: bool = False,
+) -> pd.DataFrame:
+    """Return provenance and cost, one fit a row; parameters and errors as for `load_results`."""
+    return _load("fits", FITS, _wanted(suite, run_dir, published, results), all_versions)
+
+
+def load_predictions(
+    suite: str | Path | Suite,
+    model: str,
+    *,
+    run_dir: str | Path = RUN_DIR,
+    published: bool = True,
+    results: str | Path | None = None,
+    lock: Path | None = None,
+) -> pd.DataFrame:
+    """Return a model's predictions, one image and setting a row, with what they are predictions of.
+
+    Parameters
+    ----------
+    suite : str, Path or Suite
+    model : str
+        A row of the board.
+    run_dir, published, results
+        As for `load_results`.
+    lock : Path, optional
+        The suite's lock, by default the one beside our suite; where it is there, the columns ``image``, ``cluster``
+        and ``group`` are filled.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the predictions table, the task, source, target, role, shots, seed, variant and condition of
+        each measurement, ``origin``, ``image``, ``cluster`` and ``group``.
+
+    Raises
+    ------
+    UnknownNameError
+        If the model has no results; the message gives the nearest one that has.
+    StoreError
+        As for `load_results`.
+    """
+    wanted = _wanted(suite, run_dir, published, results)
+    records = _load("records", RECORDS, wanted, all_versions=False)
+    if model not in set(records["model"]):
+        known = sorted(set(records["model"]))
+        hint = nearest(model, known) or (f"; there are {listed(known)}" if known else "; nothing has been measured yet")
+        raise UnknownNameError(f"suite '{wanted.name}' has no results of model {model!r}{hint}")
+    measured = records.loc[records["model"] == model, _MEASUREMENT].drop_duplicates(["measurement_id", "origin"])
+    parts = [part for part in _parts(wanted) if part.model == model]
+    tables = [_frame(part.read("predictions"), PREDICTIONS, part.origin) for part in parts]
+    rows = pd.concat(tables, ignore_index=True).merge(measured, on=["measurement_id", "origin"], how="inner")
+    # 0.9 as a float32 is not 0.9; the records keep the exact step.
+    rows["severity"] = rows["severity"].astype(np.float64).round(6)
+    rows = rows.astype({"predicted": "Int32", "rank": "Int32", "correct_clean": "boolean"})
+    return with_images(rows, wanted.suite, lock)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Whose results are looked for, and where; the suite is None where only its name is known."""
+
+    name: str | None
+    suite: Suite | None
+    run_dir: Path
+    published: bool
+    results: Path | None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One model's tables in one place."""
+
+    origin: str
+    suite: str
+    model: str
+    read: Callable[[str], pa.Table]
+
+
+def _wanted(
+    suite: str | Path | Suite | None, run_dir: str | Path, published: bool, results: str | Path | None
+) -> _Wanted:
+    place = (Path(run_dir), published, None if results is None else Path(results))
+    if suite is None or isinstance(suite, Suite):
+        return _Wanted(suite.name if suite else None, suite, *place)
+    try:
+        found = load_suite(suite)
+    except UnknownNameError:
+        # A suite file of the user's that is not given, but whose results are here, goes by its bare name.
+        wanted = _Wanted(str(suite), None, *place)
+        if any(True for _ in _parts(wanted)):
+            return wanted
+        raise
+    return _Wanted(found.name, found, *place)
+
+
+def _parts(wanted: _Wanted) -> Iterator[_Part]:
+    """Yield the tables of every model of the suite, all versions; published ones first."""
+    if wanted.published:
+        for found in published_models(wanted.name, folder=wanted.results):
+            yield _Part("published", found.suite, found.model, found.table)
+    for store in _stores(wanted):
+        for model in store.models():
+            yield _Part("local", store.suite, model.name, _reader(model))
+
+
+def _stores(wanted: _Wanted) -> list[Store]:
+    if wanted.name is not None:
+        return list(stores(wanted.run_dir, wanted.name))
+    names = {path.parent.name[: -_SHORT - 1] for path in wanted.run_dir.glob("*/suite.json")}
+    return [store for name in sorted(names) for store in stores(wanted.run_dir, name)]
+
+
+def _reader(model: ModelStore) -> Callable[[str], pa.Table]:
+    def read(name: str) -> pa.Table:
+        return model.records() if name == "records" else model.fits() if name == "fits" else model.table(name, PREDICTIONS)
+
+    return read
+
+
+def _load(name: str, schema: pa.Schema, wanted: _Wanted, all_versions: bool) -> pd.DataFrame:
+    current = _current_hashes(wanted)
+    kept, notes, others = [], [], {}
+    for part in _parts(wanted):
+        frame = _frame(part.read(name), schema, part.origin)
+        now = current.get(part.suite)
+        old = frame["suite_hash"] != now if now and not all_versions else pd.Series(False, index=frame.index)
+        if old.any():
+            others.setdefault((part.origin, part.suite), set()).update(frame.loc[old, "suite_hash"])
+        kept.append(frame[~old])
+    for (origin, suite), hashes in others.items():
+        were = ", ".join(sorted(value[:_SHORT] for value in hashes))
+        place = f"{wanted.run_dir}: " if origin == "local" else "published "
+        notes.append(
+            f"{place}results of suite '{suite}' with hash {were} are left out: the suite is now {current[suite][:_SHORT]}"
+        )
+    # Concatenating empty tables would lose the types of their columns.
+    filled = [frame for frame in kept if len(frame)]
+    if not filled and notes:
+        raise StoreError(f"{notes[0]}, and there are no others; give the suite that they were made with, or run it again")
+    table = pd.concat(filled, ignore_index=True) if filled else _frame(schema.empty_table(), schema, "local")
+    if wanted.suite is None and wanted.name is not None and not all_versions:
+        _check_one_version(table, wanted)
+    table.attrs["notes"] = notes
+    return table
+
+
+def _current_hashes(wanted: _Wanted) -> dict[str, str]:
+    """Return the hash that counts, by suite, as far as it is known."""
+    if wanted.name is None:
+        return {name: load_suite(name).hash for name in suite_names()}
+    return {} if wanted.suite is None else {wanted.name: wanted.suite.hash}
+
+
+def _check_one_version(table: pd.DataFrame, wanted: _Wanted) -> None:
+    hashes = sorted(set(table["suite_hash"]))
+    if len(hashes) > 1:
+        short = listed(value[:_SHORT] for value in hashes)
+        raise StoreError(
+            f"{wanted.run_dir}: results of {len(hashes)} versions of suite '{wanted.name}', {short}; give the suite's file"
+        )
+
+
+def _frame(table: pa.Table, schema: pa.Schema, origin: str) -> pd.DataFrame:
+    frame: pd.DataFrame = table.select(schema.names).to_pandas()
+    # A column that is null throughout would otherwise become one of plain objects.
+    frame = frame.astype({field.name: "str" for field in schema if str(field.type) == "string"})
+    frame["origin"] = pd.Series(origin, index=frame.index, dtype="str")
+    return frame
+

@@ -1,0 +1,284 @@
+"""A board as text: a table for terminals, Markdown, CSV, JSON. Names come from strangers and stay text."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tlbench.metrics.catalogue import METRICS
+
+if TYPE_CHECKING:
+    from tlbench.leaderboard.board import Board
+
+_NARROWEST: Final = 60
+_LONGEST_NAME: Final = 80
+_MARKDOWN: Final = re.compile(r"([\\`*_\[\]|~#])")
+_ROLE_WORD: Final = {"ood-test": "OOD", "id-test": "ID", "id-val": "ID-val"}
+_HEADERS: Final = {
+    "id_accuracy": ("ID acc", "accuracy"),
+    "ood_accuracy": ("OOD acc", "accuracy"),
+    "accuracy_gap": ("gap", "accuracy_gap"),
+    "nll": ("NLL", "nll"),
+    "brier": ("Brier", "brier"),
+    "ece": ("ECE", "ece"),
+    "ece_scaled": ("ECE scaled", "ece_scaled"),
+    "mean_corruption_accuracy": ("corrupted", "mean_corruption_accuracy"),
+    "mean_robust_accuracy": ("attacked", "mean_robust_accuracy"),
+    "mean_consistency": ("consistent", "mean_consistency"),
+    "demographic_disparity": ("disparity", "demographic_disparity"),
+    "fit_seconds": ("fit s", "fit_seconds"),
+}
+"""Header and metric of every column beside the score."""
+
+_LEGEND: Final = (
+    "± standard error of measurement; sd: spread over seeds; gap: ID minus OOD accuracy; NLL to disparity on OOD-test "
+    "images where the suite measures them there, else on ID-test; attacked: mean over epsilons; rates in %."
+)
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cell: Callable[[Any], str]
+    left: bool = False
+
+
+def plain(name: object) -> str:
+    """Return a stranger's text as one line without control characters.
+
+    >>> plain("a\\x1b[31m\\nb")
+    'a[31m b'
+    """
+    spaced = re.sub(r"\s+", " ", str(name))
+    # Category C: control characters, and the marks that turn the direction of what follows.
+    kept = "".join(letter for letter in spaced if unicodedata.category(letter)[0] != "C")
+    return kept if len(kept) <= _LONGEST_NAME else kept[: _LONGEST_NAME - 1] + "…"
+
+
+def as_table(board: Board, width: int | None = None) -> str:
+    """Return the board for a terminal; columns that do not fit continue in a second table of the same rows."""
+    wide = max(_NARROWEST, width or shutil.get_terminal_size((100, 24)).columns)
+    console = Console(
+        file=io.StringIO(), width=wide, color_system=None, markup=False, highlight=False, emoji=False, soft_wrap=False
+    )
+    for line in _heading(board):
+        console.print(Text(line))
+    for title, rows, columns in _blocks(board):
+        console.print()
+        console.print(Text(title))
+        for group in _folded(rows, columns, wide):
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+            for column in group:
+                table.add_column(Text(column.header), justify="left" if column.left else "right", overflow="fold")
+            for row in rows:
+                table.add_row(*(Text(column.cell(row)) for column in group))
+            console.print()
+            console.print(table)
+    console.print()
+    for line in _footer(board):
+        console.print(Text(line))
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def as_markdown(board: Board) -> str:
+    """Return the board as GitHub's Markdown."""
+    lines = [_escaped(line) for line in _heading(board)]
+    for title, rows, columns in _blocks(board):
+        lines += ["", f"**{_escaped(title)}**", ""]
+        lines.append("| " + " | ".join(_escaped(column.header) for column in columns) + " |")
+        lines.append("| " + " | ".join(":--" if column.left else "--:" for column in columns) + " |")
+        lines += ["| " + " | ".join(_escaped(column.cell(row)) for column in columns) + " |" for row in rows]
+    for line in _footer(board):
+        lines += ["", _escaped(line)]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(board: Board) -> str:
+    """Return the board's frame as CSV, rates as fractions."""
+    frame = board.frame.copy()
+    for column in ("name", "model", "backbone", "reason"):
+        frame[column] = [plain(value) for value in frame[column]]
+    return str(frame.assign(metric=board.metric, suite_hash=board.suite_hash).to_csv(index=False, lineterminator="\n"))
+
+
+def as_json(board: Board) -> str:
+    """Return the board as JSON, rates as fractions; a number that is missing or infinite is null."""
+    document = {
+        "suite": board.suite,
+        "suite_version": board.suite_version,
+        "suite_hash": board.suite_hash,
+        "metric": board.metric,
+        "role": board.role,
+        "proper": board.proper,
+        "these_pairs_only": board.these_pairs_only,
+        "notes": list(board.notes),
+        "rows": [{str(key): _value(value) for key, value in row.items()} for row in board.frame.to_dict("records")],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value)
+    if value is None or value is pd.NA:
+        return None
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _escaped(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def _heading(board: Board) -> Iterator[str]:
+    yield f"{board.suite}, version {board.suite_version} (hash {board.suite_hash[:12]}), by {_measure(board)}"
+    if board.these_pairs_only:
+        yield "For these pairs only: with so few tasks nothing is said of other ones, and no difference is called real."
+    for note in board.notes:
+        yield f"Note: {plain_note(note)}"
+
+
+def plain_note(note: str) -> str:
+    """Return a note without control characters, however long."""
+    return "".join(letter for letter in re.sub(r"\s+", " ", note) if unicodedata.category(letter)[0] != "C")
+
+
+def _measure(board: Board) -> str:
+    words = re.sub(r"\b(nll|ece)\b", lambda found: found[0].upper(), board.metric.replace("_", " "))
+    return f"{_ROLE_WORD[board.role]} {words}" if board.role else words
+
+
+def _blocks(board: Board) -> Iterator[tuple[str, list[Any], list[_Column]]]:
+    """Yield title, rows and columns of every table: the sections, the controls, what is not complete."""
+    frame = board.frame
+    named = _names(frame)
+    rows = [row._replace(name=name) for row, name in zip(frame.itertuples(index=False), named, strict=True)]
+    shown = [row for row in rows if row.standing in ("ranked", "unranked")]
+    several = len({(row.protocol, row.shots) for row in rows}) > 1
+    for section in dict.fromkeys((row.protocol, row.shots, row.pretraining) for row in shown):
+        inside = [row for row in shown if (row.protocol, row.shots, row.pretraining) == section]
+        yield _title(*section), inside, _columns(board, ranks=True)
+    controls = [row for row in rows if row.standing == "control" and not math.isnan(row.score)]
+    if controls:
+        yield "Reference lines, never ranked", controls, _columns(board, ranks=False, section=several)
+    rest = [row for row in rows if math.isnan(row.score)]
+    if rest:
+        yield "Not complete", rest, _incomplete_columns(board, several)
+
+
+def _title(protocol: str, shots: str, pretraining: str) -> str:
+    amount = "all training images" if shots == "full" else f"{plain(shots)} images a class"
+    weights = "no pretraining" if pretraining == "none" else f"pretraining: {plain(pretraining)}"
+    return f"{plain(protocol)}, {amount}, {weights}"
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """Return what every row is called: with a mark if it is one's own, and its settings' hash where names clash."""
+    keys = list(zip(frame["name"], frame["origin"], frame["backbone"], frame["protocol"], frame["shots"], strict=True))
+    names = []
+    for key, name, origin, settings in zip(
+        keys, frame["name"], frame["origin"], frame["settings_hash"], strict=True
+    ):
+        clash = f" ({plain(settings)[:8]})" if keys.count(key) > 1 else ""
+        names.append(plain(name) + clash + (" *" if origin == "local" else ""))
+    return names
+
+
+def _columns(board: Board, *, ranks: bool, section: bool = False) -> list[_Column]:
+    unit = METRICS[board.metric].unit
+    columns = [_Column("#", lambda row: "" if pd.isna(row.rank) else str(row.rank))] if ranks else []
+    columns.append(_Column("model", lambda row: row.name, left=True))
+    if section:
+        columns.append(_Column("protocol", lambda row: f"{plain(row.protocol)}, {plain(row.shots)}", left=True))
+    columns.append(_Column("backbone", lambda row: plain(row.backbone), left=True))
+    columns.append(_Column(_measure(board), lambda row: _with_error(row.score, row.standard_error, unit)))
+    columns.append(_Column("sd", lambda row: _number(row.seeds_sd, unit)))
+    for key, (header, metric) in _HEADERS.items():
+        same = metric == board.metric and (key not in ("id_accuracy", "ood_accuracy") or _role_of(key) == board.role)
+        if same or board.frame[key].isna().all():
+            continue
+        columns.append(_Column(header, _cell(key, METRICS[metric].unit)))
+    return columns
+
+
+def _role_of(key: str) -> str:
+    return {"id_accuracy": "id-test", "ood_accuracy": "ood-test"}[key]
+
+
+def _cell(key: str, unit: str) -> Callable[[Any], str]:
+    return lambda row: _number(getattr(row, key), unit)
+
+
+def _incomplete_columns(board: Board, several: bool) -> list[_Column]:
+    unit = METRICS[board.metric].unit
+    columns = [_Column("model", lambda row: row.name, left=True)]
+    if several:
+        columns.append(_Column("protocol", lambda row: f"{plain(row.protocol)}, {plain(row.shots)}", left=True))
+    return [
+        *columns,
+        _Column("cells", lambda row: f"{row.found} of {row.expected}"),
+        _Column("between", lambda row: _between(row.low, row.high, unit)),
+        _Column("reason", lambda row: plain_note(row.reason)[:200], left=True),
+    ]
+
+
+def _between(low: float, high: float, unit: str) -> str:
+    return "" if math.isnan(low) else f"{_number(low, unit)} and {_number(high, unit)}"
+
+
+def _with_error(value: float, error: float, unit: str) -> str:
+    return _number(value, unit) + ("" if math.isnan(error) else f" ± {_number(error, unit)}")
+
+
+def _number(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    if unit == "fraction":
+        return f"{100 * value:.1f}"
+    if unit == "epsilon":
+        return f"{value * 255:.2f}/255"
+    return f"{value:.1f}" if unit in ("seconds", "count") else f"{value:.3f}"
+
+
+def _folded(rows: list[Any], columns: list[_Column], width: int) -> Iterator[list[_Column]]:
+    """Yield groups of columns that fit the width, each led by the columns that say whose row it is."""
+    leading = [column for column in columns[:2] if column.header in ("#", "model")]
+
+    def needed(group: list[_Column]) -> int:
+        return sum(max(cell_len(text) for text in (c.header, *map(c.cell, rows))) + 3 for c in group)
+
+    group = list(leading)
+    for column in columns[len(leading) :]:
+        if len(group) > len(leading) and needed([*group, column]) > width and column.header != "reason":
+            yield group
+            group = list(leading)
+        group.append(column)
+    yield group
+
+
+def _footer(board: Board) -> Iterator[str]:
+    if not len(board.frame):
+        yield f"Nothing has been measured yet; next: tlbench evaluate --suite {board.suite} --model linear-probe"
+        return
+    yield _LEGEND
+    if (board.frame["origin"] == "local").any():
+        yield "* your own results, not published."
+    for row in board.frame.itertuples(index=False):
+        if row.standing == "unranked" and row.reason:
+            yield f"{plain(row.name)} is not ranked: {plain_note(str(row.reason))}"

@@ -1,0 +1,82 @@
+"""Fine-tuning by the shared trainer: all weights, or a new head on a frozen backbone."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Literal, final
+
+from torch import nn
+
+from tlbench.methods.augment import is_identity
+from tlbench.methods.base import Context, Method
+from tlbench.methods.features import FeatureData
+from tlbench.methods.training import merged, train_on
+from tlbench.models.backbone import Network
+from tlbench.suites.spec import Recipe
+
+
+@final
+class Finetune(Method):
+    """All weights under a new head, trained with cross-entropy by the suite's recipe.
+
+    The baseline of "Assaying Out-Of-Distribution Generalization in Transfer Learning" (NeurIPS 2022). A setting left
+    at None is the recipe's.
+    """
+
+    regime: Literal["full", "head-only"] | None = None
+    lr: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    optimizer: Literal["adam", "sgd"] | None = None
+    weight_decay: float | None = None
+    augment: str | None = None
+    crop: bool | None = None
+    flip: bool | None = None
+    batchnorm: Literal["train", "eval"] | None = None  # mode of BatchNorm's statistics during training
+
+    def fit(self, context: Context) -> nn.Module:
+        return fine_tuned(context, context.backbone.fresh(context.classes), **given(self))
+
+
+@final
+class HeadOnly(Method):
+    """A new head by the same trainer, data order and augmentation as ``Finetune``; the backbone never moves.
+
+    It is frozen and in eval mode, or its BatchNorm statistics would adapt unnoticed. Differs from ``LinearProbe`` by
+    augmentation and optimiser only. Where nothing is augmented the features are computed once. A setting left at None
+    is the recipe's.
+    """
+
+    lr: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    optimizer: Literal["adam", "sgd"] | None = None
+    weight_decay: float | None = None
+    augment: str | None = None
+    crop: bool | None = None
+    flip: bool | None = None
+
+    def fit(self, context: Context) -> nn.Module:
+        net = context.backbone.fresh(context.classes)
+        return fine_tuned(context, net, regime="head-only", **given(self))
+
+
+def given(method: Method) -> dict[str, Any]:
+    """Return the settings of a method that change the training recipe: its fields of that name which are not None."""
+    values = {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
+    return {name: value for name, value in values.items() if name in Recipe.model_fields and value is not None}
+
+
+def fine_tuned(context: Context, net: Network, **changes: Any) -> nn.Module:
+    """Train a network whose body is theta0, by the recipe with some values changed; return it in eval mode.
+
+    With the backbone frozen and nothing augmented, every epoch would show the head the same features: they are
+    computed once, in the same order of batches.
+    """
+    recipe = merged(context.recipe, changes)
+    unchanging = is_identity(augment=recipe.augment, crop=recipe.crop, flip=recipe.flip)
+    if recipe.regime == "full" or not unchanging:
+        return context.train(net, **changes)
+    features = FeatureData(context.features("id_train"))
+    train_on(context, net.head, features, **{**changes, "regime": "full"})
+    return net.to(context.device).eval()

@@ -1,0 +1,52 @@
+"""Linear probing, then fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, final
+
+from torch import nn
+
+from tlbench.methods.base import Context, Method, Need
+from tlbench.methods.finetune import fine_tuned, given
+from tlbench.methods.linear_probe import PENALTIES, LinearProbe
+
+SLOWER = 10.0
+
+
+@final
+class LpFt(Method):
+    """Fine-tuning that starts from the head of a linear probe (Kumar et al., ICLR 2022).
+
+    A random head sends large gradients into the backbone and distorts its features before it has learned anything; a
+    fitted one does not. The paper sweeps lower learning rates than for plain fine-tuning and does best with the network
+    in eval mode: ``lr`` defaults to a tenth of the recipe's, ``batchnorm="eval"`` is their variant. Any other setting
+    left at None is the recipe's.
+    """
+
+    requires: ClassVar[frozenset[Need]] = frozenset({"id_val"})
+
+    lr: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    optimizer: Literal["adam", "sgd"] | None = None
+    weight_decay: float | None = None
+    augment: str | None = None
+    crop: bool | None = None
+    flip: bool | None = None
+    batchnorm: Literal["train", "eval"] | None = None
+    penalties: tuple[float, ...] = PENALTIES
+    steps: int = 200
+
+    def fit(self, context: Context) -> nn.Module:
+        probe = context.fitted(self.probe()).predictor().module
+        net = context.backbone.with_head(probe.head)  # type: ignore[arg-type]
+        changes: dict[str, Any] = {"lr": context.recipe.lr / SLOWER, **given(self)}
+        return fine_tuned(context, net, **changes)
+
+    def probe(self) -> LinearProbe:
+        """Return the probe whose head comes first."""
+        return LinearProbe(penalties=self.penalties, steps=self.steps)
+
+    def null_config(self) -> tuple[Method, Method]:
+        return replace(self, epochs=0), self.probe()

@@ -1,0 +1,115 @@
+"""Networks that somebody trained already: nothing is fitted, everything is measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tlbench.errors import NotApplicableError, PluginError, UsageError
+from tlbench.methods.base import Context, Fitted, Method, Predictor, Tag
+from tlbench.methods.resolve import Model
+
+Given = nn.Module | Predictor | str | Path
+
+
+@dataclass(frozen=True, eq=False)
+class _Networks:
+    by_source: Mapping[str, Given]
+
+
+@final
+class Trained(Method):
+    """One trained network for each source, measured as it is.
+
+    Its only settings are the networks' fingerprints, so that another network is another row.
+    """
+
+    reads: ClassVar[frozenset[Tag]] = frozenset()
+    deterministic: ClassVar[bool] = True
+
+    fingerprints: tuple[tuple[str, str], ...] = ()
+    networks: _Networks = field(default=_Networks({}), repr=False, compare=False)
+
+    def fit(self, context: Context) -> Fitted:
+        if context.source not in self.networks.by_source:
+            raise NotApplicableError(f"no trained network was given for source '{context.source}'")
+        predictor = _predictor(self.networks.by_source[context.source], context)
+        return Fitted({"main": predictor}, state={})
+
+    def build(self, context: Context, state: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Fitted:
+        return self.fit(context)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fingerprints: the networks themselves are no JSON."""
+        return {"fingerprints": dict(self.fingerprints)}
+
+
+def trained_model(networks: Mapping[str, Given], *, backbone: str | None, name: str | None) -> Model:
+    """Return the model that a map from source to network stands for.
+
+    Parameters
+    ----------
+    networks : mapping of source to nn.Module, Predictor, or path
+        A path is a ``.safetensors`` or ``.pt`` state dict of ``backbone.fresh(classes)``.
+    backbone : str, optional
+        The architecture of the checkpoints.
+    name : str, optional
+        Row of the board, ``trained`` by default.
+
+    Raises
+    ------
+    UsageError
+        If the map is empty or holds something else.
+    PluginError
+        If a checkpoint is missing.
+    """
+    if not networks:
+        raise UsageError("predictors: expected at least one source with its network")
+    fingerprints = tuple((source, _fingerprint(source, given)) for source, given in sorted(networks.items()))
+    return Model(name or "trained", Trained(fingerprints, _Networks(dict(networks))), backbone)
+
+
+def _fingerprint(source: str, given: Given) -> str:
+    if isinstance(given, str | Path):
+        path = Path(given)
+        if not path.is_file():
+            raise PluginError(f"predictors: {path} (for source '{source}') is not a file")
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    module = given.module if isinstance(given, Predictor) else given
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            f"predictors: expected a torch module, a Predictor or a path for source '{source}', "
+            f"got {type(given).__name__}"
+        )
+    whole = hashlib.sha256(repr(module).encode())
+    for key, tensor in module.state_dict().items():
+        whole.update(key.encode())
+        whole.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
+def _predictor(given: Given, context: Context) -> Predictor:
+    if isinstance(given, Predictor):
+        return given
+    if isinstance(given, nn.Module):
+        return Predictor(given.eval())
+    path = Path(given)
+    net = context.backbone.fresh(context.classes)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        net.load_state_dict(state)
+    except (OSError, RuntimeError, SafetensorError, AttributeError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PluginError(f"{path}: not a checkpoint of {context.backbone.name} with {context.classes} classes ({first})") from None
+    return Predictor(net.eval())

@@ -1,0 +1,274 @@
+"""Outputs to stored columns, against their definitions written the slow way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from tlbench.binning import class_bins
+from tlbench.models.statistics import NonFiniteOutputs, Statistics, fit_temperature, reduce_outputs
+
+
+def some_outputs(n: int = 60, classes: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(n, classes, generator=generator)
+    return logits, torch.randint(classes, (n,), generator=generator)
+
+
+def full_columns(outputs: Tensor, labels: Tensor, temperature: float | None = None) -> dict[str, np.ndarray]:
+    return reduce_outputs(outputs, labels, output="logits", temperature=temperature, full=True)
+
+
+@st.composite
+def outputs_with_ties(draw: st.DrawFn) -> tuple[list[list[float]], list[int]]:
+    classes = draw(st.integers(1, 6))
+    value = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 2.0])
+    row = st.lists(value, min_size=classes, max_size=classes).filter(lambda r: max(r) > -math.inf)
+    rows = draw(st.lists(row, min_size=1, max_size=6))
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=len(rows), max_size=len(rows)))
+    return rows, labels
+
+
+@given(outputs_with_ties(), st.sampled_from(["logits", "log_probs", "scores"]))
+def test_rank_and_predicted_are_places_in_one_stable_order(
+    case: tuple[list[list[float]], list[int]], kind: str
+) -> None:
+    rows, labels = case
+    columns = reduce_outputs(torch.tensor(rows), torch.tensor(labels), output=kind)  # type: ignore[arg-type]
+    for i, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        order = sorted(range(len(row)), key=lambda k: (-row[k], k))
+        assert columns["predicted"][i] == order[0]
+        assert columns["rank"][i] == order.index(label)
+    np.testing.assert_array_equal(columns["rank"] == 0, columns["predicted"] == np.array(labels))
+
+
+def test_predicted_is_argmax_on_this_device() -> None:
+    outputs = torch.randint(3, (200, 6), generator=torch.Generator().manual_seed(0)).float()
+    columns = reduce_outputs(outputs, torch.zeros(200, dtype=torch.int64), output="scores")
+    np.testing.assert_array_equal(columns["predicted"], outputs.argmax(1).numpy())
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.5])
+def test_agrees_with_the_definitions_written_one_image_at_a_time(temperature: float) -> None:
+    outputs, labels = some_outputs()
+    columns = full_columns(outputs, labels, temperature)
+    for i, (row, label) in enumerate(zip(outputs.double().tolist(), labels.tolist(), strict=True)):
+        for suffix, t in (("", 1.0), ("_scaled", temperature)):
+            exponentials = [math.exp(z / t) for z in row]
+            p = [e / sum(exponentials) for e in exponentials]
+            assert columns[f"confidence{suffix}"][i] == pytest.approx(max(p), rel=1e-6)
+            assert columns[f"log_likelihood{suffix}"][i] == pytest.approx(math.log(p[label]), rel=1e-6)
+            brier = sum((pk - (k == label)) ** 2 for k, pk in enumerate(p))
+            assert columns[f"brier{suffix}"][i] == pytest.approx(brier, rel=1e-6)
+
+
+def test_the_scale_derivative_is_that_of_autograd() -> None:
+    outputs, labels = some_outputs()
+    for i in range(10):
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+        loss = F.cross_entropy(scale * outputs[i : i + 1].double(), labels[i : i + 1])
+        (expected,) = torch.autograd.grad(loss, scale)
+        assert full_columns(outputs, labels)["scale_derivative"][i] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_normalised_log_probabilities_stay_and_others_are_normalised() -> None:
+    outputs, labels = some_outputs()
+    log_probs = outputs.double().log_softmax(1)
+    of_logits = full_columns(outputs, labels)
+    for shifted in (log_probs, log_probs + 1.7):
+        of_log_probs = reduce_outputs(shifted, labels, output="log_probs", full=True)
+        for name, column in of_logits.items():
+            np.testing.assert_allclose(of_log_probs[name], column, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_scores_have_an_order_and_no_probabilities() -> None:
+    outputs, labels = some_outputs()
+    columns = reduce_outputs(outputs, labels, output="scores", temperature=2.0, full=True)
+    assert set(columns) == {"predicted", "rank"}
+
+
+def test_brier_score_and_temperature_are_left_out_where_not_asked_for() -> None:
+    outputs, labels = some_outputs()
+    brief = reduce_outputs(outputs, labels, output="logits", temperature=2.0)
+    assert set(brief) == {"predicted", "rank", "confidence", "log_likelihood"}
+    assert not any(name.endswith("_scaled") for name in full_columns(outputs, labels))
+
+
+def test_columns_are_stored_as_int32_and_float32() -> None:
+    columns = full_columns(*some_outputs(), 2.0)
+    assert {name for name, column in columns.items() if column.dtype == np.int32} == {"predicted", "rank"}
+    assert all(column.dtype in (np.int32, np.float32) for column in columns.values())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_outputs_that_allow_no_prediction_are_counted_and_refused(bad: float) -> None:
+    outputs, labels = some_outputs(n=7)
+    outputs[2, 1] = bad
+    outputs[5, 0] = bad
+    with pytest.raises(NonFiniteOutputs, match="2 of 7 images"):
+        reduce_outputs(outputs, labels, output="logits")
+
+
+def test_a_row_of_minus_infinity_is_refused() -> None:
+    with pytest.raises(NonFiniteOutputs, match="1 of 1 images"):
+        reduce_outputs(torch.full((1, 3), -math.inf), torch.tensor([0]), output="log_probs")
+
+
+def test_a_true_class_of_probability_zero_has_an_infinite_loss_and_a_finite_brier_score() -> None:
+    columns = full_columns(torch.tensor([[-math.inf, 0.0, 0.0]]), torch.tensor([0]), 2.0)
+    assert columns["log_likelihood"][0] == columns["log_likelihood_scaled"][0] == -np.inf
+    assert columns["scale_derivative"][0] == np.inf
+    assert columns["brier"][0] == pytest.approx(1.5)
+    assert columns["rank"][0] == 2
+
+
+def test_a_false_class_of_probability_zero_counts_nothing() -> None:
+    with_zero = full_columns(torch.tensor([[1.0, -math.inf, 3.0]]), torch.tensor([0]))
+    without = full_columns(torch.tensor([[1.0, 3.0]]), torch.tensor([0]))
+    for name in ("confidence", "log_likelihood", "brier", "scale_derivative"):
+        assert with_zero[name][0] == pytest.approx(without[name][0], rel=1e-6)
+
+
+def test_huge_logits_lose_no_accuracy() -> None:
+    columns = full_columns(torch.tensor([[1e30, 1e30, -1e30]]), torch.tensor([1]))
+    assert columns["confidence"][0] == 0.5
+    assert columns["log_likelihood"][0] == pytest.approx(-math.log(2))
+    assert columns["scale_derivative"][0] == 0.0
+
+
+def test_one_class_is_always_right_and_certain() -> None:
+    columns = full_columns(torch.tensor([[4.0]]), torch.tensor([0]), 3.0)
+    assert columns["rank"][0] == 0
+    assert columns["confidence"][0] == 1.0
+    assert columns["log_likelihood"][0] == columns["brier"][0] == columns["scale_derivative"][0] == 0.0
+
+
+def test_half_precision_outputs_are_reduced_in_float64() -> None:
+    outputs, labels = some_outputs()
+    half = outputs.bfloat16()
+    for name, column in full_columns(half.double(), labels).items():
+        np.testing.assert_array_equal(full_columns(half, labels)[name], column)
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_that_is_no_class_is_refused(label: int) -> None:
+    with pytest.raises(ValueError, match="labels from 0 to 4"):
+        reduce_outputs(torch.zeros(1, 5), torch.tensor([label]), output="logits")
+
+
+def collected(order: list[int], size: int) -> Statistics:
+    outputs, labels = some_outputs()
+    statistics = Statistics(output="logits", temperature=1.5, full=True, bins=10, closed="left")
+    for start in range(0, len(order), size):
+        chosen = torch.tensor(order[start : start + size])
+        statistics.add(chosen, labels[chosen], outputs[chosen])
+    return statistics
+
+
+def test_a_set_does_not_depend_on_its_batches_or_their_order() -> None:
+    whole = collected(list(range(60)), 60).finish()
+    parts = collected(list(np.random.default_rng(0).permutation(60)), 7).finish()
+    assert parts.columns["id"].tolist() == list(range(60))
+    for name, column in whole.columns.items():
+        np.testing.assert_allclose(parts.columns[name], column, rtol=1e-6, err_msg=name)
+    assert whole.class_bins is not None
+    assert parts.class_bins is not None
+    np.testing.assert_array_equal(parts.class_bins.count, whole.class_bins.count)
+
+
+def test_counts_by_class_are_those_of_the_softmax_before_and_after_scaling() -> None:
+    outputs, labels = some_outputs()
+    reduced = collected(list(range(60)), 16).finish()
+    for counts, temperature in ((reduced.class_bins, 1.0), (reduced.class_bins_scaled, 1.5)):
+        assert counts is not None
+        probabilities = (outputs.double() / temperature).softmax(1).numpy()
+        expected = class_bins(probabilities, labels.numpy(), bins=10, closed="left")
+        np.testing.assert_array_equal(counts.count, expected.count)
+        np.testing.assert_array_equal(counts.positive, expected.positive)
+        np.testing.assert_allclose(counts.probability, expected.probability, rtol=1e-12)
+        assert counts.positive.sum() == 60
+
+
+def test_scores_and_brief_sets_have_no_counts_by_class() -> None:
+    outputs, labels = some_outputs()
+    for statistics in (Statistics(output="scores", full=True), Statistics(output="logits")):
+        statistics.add(torch.arange(60), labels, outputs)
+        assert statistics.finish().class_bins is None
+
+
+def test_an_image_added_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="id 3 again"):
+        collected([1, 3, 2, 3], 2).finish()
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one batch"):
+        Statistics(output="logits").finish()
+
+
+def calibrated(n: int = 4000, classes: int = 4) -> tuple[Tensor, Tensor]:
+    """Return logits and labels drawn from their own softmax, whose best temperature is near 1."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.4, 3.0, 20.0])
+def test_recovers_the_temperature_by_which_logits_were_multiplied(factor: float) -> None:
+    logits, labels = calibrated()
+    base = fit_temperature(logits, labels)
+    assert 0.9 < base < 1.1
+    assert fit_temperature(logits * factor, labels) == pytest.approx(base * factor, rel=1e-6)
+
+
+@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(1, 30), st.floats(0.01, 30))
+def test_the_fitted_temperature_never_raises_the_nll_and_has_no_slope(
+    seed: int, classes: int, n: int, spread: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = spread * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (n,), generator=generator)
+    fitted = fit_temperature(logits, labels)
+    assert 0.01 <= fitted <= 100.0
+    nll = {t: float(F.cross_entropy(logits / t, labels)) for t in (1.0, fitted, 0.99 * fitted, 1.01 * fitted)}
+    assert nll[fitted] <= nll[1.0] * (1 + 1e-12)
+    if 0.0102 < fitted < 98:
+        assert nll[fitted] <= min(nll.values()) * (1 + 1e-12)
+
+
+def test_scaling_changes_no_prediction() -> None:
+    logits, labels = some_outputs()
+    scaled = logits / fit_temperature(logits, labels)
+    np.testing.assert_array_equal(
+        reduce_outputs(scaled, labels, output="logits")["rank"], reduce_outputs(logits, labels, output="logits")["rank"]
+    )
+
+
+def test_the_ends_of_the_range_are_returned_where_the_likelihood_has_no_optimum() -> None:
+    right = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    assert fit_temperature(right, torch.tensor([0, 1])) == 0.01
+    assert fit_temperature(right, torch.tensor([1, 0])) == 100.0
+
+
+def test_where_every_temperature_is_as_good_it_is_one() -> None:
+    assert fit_temperature(torch.zeros(3, 4), torch.tensor([0, 1, 2])) == 1.0
+    assert fit_temperature(torch.zeros(3, 1), torch.tensor([0, 0, 0])) == 1.0
+
+
+def test_images_of_probability_zero_have_no_say_in_the_temperature() -> None:
+    logits, labels = calibrated(n=300)
+    impossible = torch.tensor([[-math.inf, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    with_it = fit_temperature(torch.cat([logits, impossible]), torch.cat([labels, torch.tensor([0])]), "log_probs")
+    assert with_it == pytest.approx(fit_temperature(logits, labels, "log_probs"), rel=1e-9)
+
+
+def test_scores_have_no_temperature() -> None:
+    with pytest.raises(ValueError, match="scores"):
+        fit_temperature(torch.zeros(1, 2), torch.tensor([0]), "scores")
