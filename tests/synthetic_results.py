@@ -91,16 +91,20 @@ class Run:
         variant: str = "main",
         headline: bool = True,
         per_target: bool = False,
+        tables: bool = False,
+        split_hash: Callable[[Cell], str] = lambda cell: digest(cell.task, cell.target, cell.role),
         **key: Any,
     ) -> ModelStore:
         """Write a model's fits and measurements.
 
-        ``status`` may turn a cell into a failure or what is not applicable; ``without`` leaves it out.
+        ``status`` may turn a cell into a failure or what is not applicable; ``without`` leaves it out. Unless
+        ``tables`` asks for predictions too, the records of a model come in one file, which is much faster.
         """
         self.store.prepare(self.suite.model_dump(mode="json"))
         models = self.store.model(model)
         models.prepare({"name": model, "method": "linear-probe", "settings": {"steps": 3}})
         deterministic = bool(key.get("deterministic"))
+        together: list[Record] = []
         for seed in seeds or (self.suite.protocol.seeds[:1] if deterministic else self.suite.protocol.seeds):
             for task in self.suite.tasks:
                 for sources in self.suite.sources_of(task):
@@ -112,7 +116,19 @@ class Run:
                         for cells in self._measurements(fit, group):
                             kept = [cell for cell in cells if not without(cell)]
                             if kept:
-                                self._write(models, fit, kept, value, error, status, images, variant, headline)
+                                records = _records(
+                                    fit, kept, value, error, status, images, variant, headline, split_hash
+                                )
+                                together += records
+                                if tables:
+                                    _write(models, kept, records, images)
+        if not tables:
+            ok = [record for record in together if record.status != "failed"]
+            failures = [record for record in together if record.status == "failed"]
+            name = digest(model, variant, key)[:32]
+            models.write(name, ok, {})
+            if failures:
+                models.write_failure(name, failures)
         return models
 
     def _fit(
@@ -151,59 +167,61 @@ class Run:
                 )
                 yield list(_cells(cell, condition))
 
-    def _write(
-        self,
-        models: ModelStore,
-        fit: FitKey,
-        cells: list[Cell],
-        value: Callable[[Cell], float] | float | None,
-        error: Callable[[Cell], float | None] | float | None,
-        status: Callable[[Cell], tuple[str, str] | None],
-        images: int,
-        variant: str,
-        headline: bool,
-    ) -> None:
-        first = cells[0]
-        measurement = digest(fit.fit_id, variant, first.target, first.role, first.condition)[:32]
-        records = []
-        for cell in cells:
-            trouble = status(cell)
-            number = None if trouble else value(cell) if callable(value) else score_of_cell(cell) if value is None else value
-            if cell.metric == "infinite_nll_count" and not callable(value):
-                number = None if trouble else 0.0
-            records.append(
-                Record(
-                    **vars(fit),
-                    variant=variant,
-                    headline=headline,
-                    target=cell.target,
-                    role=cell.role,
-                    split_hash=digest(cell.task, cell.target, cell.role),
-                    measurement_id=measurement,
-                    condition=cell.condition,
-                    severity=cell.severity,
-                    norm=cell.norm,
-                    epsilon=cell.epsilon,
-                    metric=cell.metric,
-                    metric_version=1,
-                    value=number,
-                    standard_error=None if trouble else error(cell) if callable(error) else error,
-                    n=images,
-                    status=trouble[0] if trouble else "ok",  # type: ignore[arg-type]
-                    reason=trouble[1] if trouble else "",
-                )
+
+def _records(
+    fit: FitKey,
+    cells: list[Cell],
+    value: Callable[[Cell], float] | float | None,
+    error: Callable[[Cell], float | None] | float | None,
+    status: Callable[[Cell], tuple[str, str] | None],
+    images: int,
+    variant: str,
+    headline: bool,
+    split_hash: Callable[[Cell], str],
+) -> list[Record]:
+    """Return the records of one measurement: every metric, or one metric a setting that says why there is none."""
+    main = {"clean": "accuracy", "corruption": "accuracy", "transform": "consistency", "attack": "robust_accuracy"}
+    records = []
+    for cell in cells:
+        trouble = status(cell)
+        if trouble and cell.metric != main[cell.kind]:
+            continue
+        number = score_of_cell(cell) if value is None else value(cell) if callable(value) else value
+        if cell.metric == "infinite_nll_count" and not callable(value):
+            number = 0.0
+        records.append(
+            Record(
+                **vars(fit),
+                variant=variant,
+                headline=headline,
+                target=cell.target,
+                role=cell.role,
+                split_hash=split_hash(cell),
+                measurement_id=digest(fit.fit_id, variant, cell.target, cell.role, cell.condition)[:32],
+                condition=cell.condition,
+                severity=cell.severity,
+                norm=cell.norm,
+                epsilon=cell.epsilon,
+                metric=cell.metric,
+                metric_version=1,
+                value=None if trouble else number,
+                standard_error=None if trouble else error(cell) if callable(error) else error,
+                n=images,
+                status=trouble[0] if trouble else "ok",  # type: ignore[arg-type]
+                reason=trouble[1] if trouble else "",
             )
-        main = {"clean": "accuracy", "corruption": "accuracy", "transform": "consistency", "attack": "robust_accuracy"}
-        if all(record.status == "failed" for record in records):
-            failures = [r for r in records if r.metric == main[first.kind]]
-            models.write_failure(measurement, failures)
-            return
-        absent = [r for r in records if r.status != "ok" and r.metric == main[first.kind]]
-        models.write(
-            measurement,
-            [r for r in records if r.status == "ok"] + absent,
-            predictions_of(measurement, first, [cell.severity for cell in cells], images),
         )
+    return records
+
+
+def _write(models: ModelStore, cells: list[Cell], records: list[Record], images: int) -> None:
+    measurement = records[0].measurement_id
+    if any(record.status == "failed" for record in records):
+        models.write_failure(measurement, records)
+    elif any(record.status == "not_applicable" for record in records):
+        models.write(measurement, records, {})
+    else:
+        models.write(measurement, records, predictions_of(measurement, cells[0], [c.severity for c in cells], images))
 
 
 def _cells(cell: Cell, condition: Any) -> Iterator[Cell]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench.errors import UnknownNameError, UsageError, listed, nearest
-from tlbench.suites.load import check_names, find_suite, is_file_reference, load_suite
+from tlbench.errors import UsageError
+from tlbench.suites.load import find_suite, load_suite
 from tlbench.suites.spec import Suite
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tlbench.leaderboard.board import Board
     from tlbench.methods.base import Method, Predictor
     from tlbench.methods.resolve import Model
-    from tlbench.testing import Check
 
 RUN_DIR = "tlbench-runs"
 
@@ -163,7 +162,14 @@ def evaluate(
     outcome = session.run()
     table, headline = _summary(session.suite, outcome.model, Path(run_dir))
     return EvaluationResult(
-        session.suite, outcome.model, Path(run_dir), outcome.failures, outcome.complete, outcome.seconds, table, headline
+        session.suite,
+        outcome.model,
+        Path(run_dir),
+        outcome.failures,
+        outcome.complete,
+        outcome.seconds,
+        table,
+        headline,
     )
 
 
@@ -273,9 +279,7 @@ def submit(
     from tlbench.submissions.pack import submit as pack
 
     found_suite, found_model, run_dir = locate(Path(run), suite, model)
-    return pack(
-        run_dir, suite=found_suite, model=found_model, card=Path(card) if card else None, results=Path(results)
-    )
+    return pack(run_dir, suite=found_suite, model=found_model, card=Path(card) if card else None, results=Path(results))
 
 
 def score(
@@ -297,14 +301,6 @@ def score(
     )
     table, headline = _summary(read, model, Path(run_dir))
     return EvaluationResult(read, model, Path(run_dir), (), outcome.complete, outcome.seconds, table, headline)
-
-
-def check_model(model: str | Method, *, settings: Sequence[str] = ()) -> list[Check]:
-    """Hold a plug-in to the promises of the interface; each check says what went wrong and how to mend it."""
-    from tlbench.methods.resolve import resolve_model
-    from tlbench.testing import check_method
-
-    return check_method(resolve_model(model, settings=settings).method if isinstance(model, str) else model)
 
 
 def _selection(
@@ -343,12 +339,3 @@ def _summary(suite: Suite, model: str, run_dir: Path) -> tuple[list[dict[str, An
     records = load(suite, run_dir=run_dir, published=False)
     fits = load_fits(suite, run_dir=run_dir, published=False)
     return pairs_of(records, suite, model), line_of(records, fits, suite, model)
-
-
-def check_metric(name: str) -> None:
-    """Raise ``UnknownNameError`` unless a metric of this name exists."""
-    from tlbench.metrics.catalogue import METRICS
-
-    if name not in METRICS:
-        hint = nearest(name, METRICS) or f"; known are {listed(METRICS)}"
-        raise UnknownNameError(f"there is no metric '{name}'{hint}")

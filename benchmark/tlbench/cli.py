@@ -388,10 +388,10 @@ def models_check(
     json: JsonOption = False,
 ) -> int:
     """Run the conformance kit on a model, in under a minute; what is broken is explained."""
-    from tlbench import api
-    from tlbench.methods.resolve import example_of
+    from tlbench.methods.resolve import example_of, resolve_model
+    from tlbench.testing import check_method
 
-    checks = api.check_model(example_of(name), settings=tuple(settings or ()))
+    checks = check_method(resolve_model(example_of(name), settings=tuple(settings or ())).method)
     if json:
         keys = ("name", "passed", "message", "seconds")
         show_json([{key: getattr(check, key) for key in keys} for check in checks])

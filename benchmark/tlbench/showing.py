@@ -32,13 +32,13 @@ def result_as_json(result: EvaluationResult) -> dict[str, Any]:
 
 
 def show_result(result: EvaluationResult, suite: str) -> None:
-    """Print a result: a row a pair, the model\'s line of the board, where the records are, what to type next."""
+    """Print a result: a row a pair, the model's line of the board, where the records are, what to type next."""
     if result.table:
         keys = list(dict.fromkeys(key for row in result.table for key in row))
         show_table(keys, [[row.get(key) for key in keys] for row in result.table])
         print()
     if result.headline:
-        show_table(["model", *result.headline], [[result.model, *result.headline.values()]])
+        show_table(["measure", result.model], list(result.headline.items()))
     for failure in result.failures:
         say(f"failed: {failure}")
     state = "complete" if result.complete else "not complete; the same command tries the rest again"

@@ -119,8 +119,8 @@ def test_another_name_for_the_same_model_takes_over_its_measurements(probe_run: 
     assert result.model == "mine"
     assert len(list(probe_run.rglob("fits/*/fit.json"))) == fits
     frame = numbers(probe_run, blobs)
-    ours, theirs = frame[frame.model == "mine"], frame[frame.model == "linear-probe"]
-    assert ours.value.tolist() == theirs.value.tolist()
+    ours, theirs = (frame[frame.model == name].drop(columns="model").reset_index(drop=True) for name in ("mine", "linear-probe"))
+    pd.testing.assert_frame_equal(ours, theirs)
 
 
 def test_trained_networks_are_measured_without_a_fit(blobs: Path, tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def test_majority_has_a_gradient_that_is_zero(context_for: MakeContext) -> None:
 
 
 def test_shuffled_labels_are_a_permutation_that_teaches_nothing(context_for: MakeContext) -> None:
-    found = [accuracy(ShuffledLabels(epochs=8).fit(context_for(ShuffledLabels(), seed=s)), context_for) for s in range(5)]
+    found = [
+        accuracy(ShuffledLabels(epochs=8).fit(context_for(ShuffledLabels(), seed=s)), context_for) for s in range(5)
+    ]
     assert 0.1 < sum(found) / len(found) < 0.57
 
 

@@ -30,7 +30,9 @@ def test_settings_win_over_the_recipe_and_none_leaves_it(context_for: MakeContex
 
 
 @pytest.mark.parametrize("augmentation", [{"crop": True}, {"augment": "color-jitter"}, {}])
-def test_head_only_leaves_the_backbone_byte_identical(context_for: MakeContext, augmentation: dict[str, object]) -> None:
+def test_head_only_leaves_the_backbone_byte_identical(
+    context_for: MakeContext, augmentation: dict[str, object]
+) -> None:
     context = context_for(HeadOnly(), **augmentation)
     before = copy.deepcopy(dict(context.backbone.fresh(3).state_dict()))
     after = HeadOnly().fit(context).state_dict()

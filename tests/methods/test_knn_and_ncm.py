@@ -105,7 +105,9 @@ def test_a_class_without_images_is_never_predicted_and_stays_finite(distance: st
 
 def test_the_temperature_of_class_means_is_fitted_on_validation_images(context_for: MakeContext) -> None:
     context = context_for(Ncm())
-    noisy = {split.hash: features(len(split), i, 64)[0] for i, split in enumerate([context.train_split, context.val_split])}
+    noisy = {
+        split.hash: features(len(split), i, 64)[0] for i, split in enumerate([context.train_split, context.val_split])
+    }
     context._features.update({(context.backbone.weights_hash, split): values for split, values in noisy.items()})
     fitted = as_fitted(Ncm().fit(context))
     rule, labels = fitted.predictor().module.get_submodule("rule"), context.data("id_val").labels

@@ -36,9 +36,7 @@ def test_two_initialisations_agree_for_the_problem_is_convex() -> None:
     train = features(90, 0)
     assert train.labels is not None
     start = torch.nn.Linear(6, 3)
-    heads = [
-        fit_linear_head(train.values, train.labels, 3, l2=1e-2, steps=200, init=init) for init in (None, start)
-    ]
+    heads = [fit_linear_head(train.values, train.labels, 3, l2=1e-2, steps=200, init=init) for init in (None, start)]
     assert torch.allclose(heads[0].weight, heads[1].weight, atol=1e-5)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -33,11 +31,21 @@ def test_without_fine_tuning_it_is_the_linear_probe(context_for: MakeContext) ->
 
 
 def test_it_starts_from_the_probe_and_goes_on(context_for: MakeContext) -> None:
-    method = LpFt(lr=1e-5, batchnorm="eval")
+    method = LpFt(lr=1e-6)
     tuned, probe = method.fit(context_for(method)), LinearProbe().fit(context_for(LinearProbe()))
     images = context_for(method).example(8)
     near = (tuned(images) - probe(images)).detach().abs().max()
     assert 0 < float(near) < 0.1
+
+
+def test_batch_statistics_stay_those_under_which_the_probe_was_fitted(context_for: MakeContext) -> None:
+    context = context_for(LpFt())
+    state, theta0 = LpFt().fit(context).state_dict(), context.backbone.state0
+    statistics = [name for name in theta0 if "running" in name]
+    assert statistics
+    assert all(torch.equal(state[name], theta0[name]) for name in statistics)
+    moved = LpFt(batchnorm="train").fit(context_for(LpFt())).state_dict()
+    assert not any(torch.equal(moved[name], theta0[name]) for name in statistics)
 
 
 def test_the_rate_is_a_tenth_of_the_recipes(context_for: MakeContext) -> None:
@@ -109,4 +117,4 @@ def test_a_fitted_head_keeps_nearly_right_features_that_a_random_one_distorts(se
     lp_moved, lp_error = tuned_from(probe)
     assert plain_moved > 5 * lp_moved
     assert plain_error > 5 * lp_error
-    assert lp_error <= 1.05 * error(cast(TwoLayers, TwoLayers(pretrained, probe)))
+    assert lp_error <= 1.05 * error(TwoLayers(pretrained, probe))

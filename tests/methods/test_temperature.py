@@ -43,7 +43,7 @@ def test_the_temperature_of_scaled_logits_is_found_again(context_for: MakeContex
 def test_every_variant_of_a_base_gets_its_own_temperature(context_for: MakeContext) -> None:
     class Two(Method):
         def fit(self, context: Context) -> Fitted:
-            net = context.train(context.backbone.fresh(context.classes))
+            net = context.train(context.backbone.fresh(context.classes), lr=1e-3, epochs=1)
             sharp = nn.Sequential(net, Times(5.0))
             return Fitted({"main": Predictor(net), "sharp": Predictor(sharp)}, state=net.state_dict())
 

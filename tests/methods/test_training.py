@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -156,7 +158,7 @@ def test_features_and_labels_may_be_enlarged_together(context_for: MakeContext) 
 
 def test_a_second_stream_cycles_and_shows_no_label(context_for: MakeContext) -> None:
     class Second(Hooks):
-        streams: dict[Tag, int] = {"target_unlabeled_train": 20}
+        streams: Mapping[Tag, int] = MappingProxyType({"target_unlabeled_train": 20})
         seen: list[Batch]
 
         def __init__(self) -> None:
@@ -321,7 +323,7 @@ def test_a_submodule_called_features_is_not_mistaken_for_pooled_features() -> No
 def test_mistakes_of_a_plug_in_are_told(context_for: MakeContext, backbone: Backbone) -> None:
     with pytest.raises(PluginError, match="no 'learning_rate'"):
         trained(context_for, learning_rate=0.1)
-    with pytest.raises(PluginError, match="lr: .*got -1"):
+    with pytest.raises(PluginError, match=r"lr: .*got -1"):
         trained(context_for, lr=-1)
     context = context_for(METHOD)
     with pytest.raises(PluginError, match="nothing to train"):

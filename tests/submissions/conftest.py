@@ -29,5 +29,6 @@ def synthetic() -> ModuleType:
 
 @pytest.fixture
 def run(synthetic: ModuleType, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """An empty run folder of a tiny suite."""
-    return synthetic.Run(tmp_path / "runs", synthetic.make_suite())
+    """An empty run folder of a suite of two pairs."""
+    tasks = {"t": {"reader": "embedded", "classes": ["p", "q", "r"], "domains": ["a", "b"]}}
+    return synthetic.Run(tmp_path / "runs", synthetic.make_suite(tasks=tasks))

@@ -231,6 +231,15 @@ class SuiteData:
                     if not np.isin(tested, wanted).any():
                         raise DataError(f"{task}: target '{pair.target}' has no test image of the classes of its pair")
 
+    def opened(self) -> list[Manifest]:
+        """Return the manifests of the parts that somebody asked for so far."""
+        return [
+            self.split(task, domain, part).manifest
+            for task, domain in sorted(self._images)
+            for part in PARTS
+            if len(self.places(task, domain)[part])
+        ]
+
     def manifests(self) -> list[Manifest]:
         """Return the manifest of every part of every domain that is not empty; builds the cache."""
         return [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tlbench.conditions.catalogue import condition_version
@@ -53,9 +54,13 @@ class PlannedMeasurement:
 
     def id_for(self, fit_id: str, variant: str) -> str:
         """Return the measurement's id for one variant of a fit."""
-        condition = self.condition.model_dump(mode="json", exclude={"roles", "max_images", "addition"})
-        version = condition_version(self.condition.kind, self.condition.name)
-        return digest("measurement", fit_id, variant, self.split_hash, condition, version, ENGINE_VERSION)[:32]
+        return digest("measurement", fit_id, variant, self.split_hash, *self._done, ENGINE_VERSION)[:32]
+
+    @cached_property
+    def _done(self) -> tuple[object, int]:
+        """What is done to the images: the same for every fit and variant."""
+        described = self.condition.model_dump(mode="json", exclude={"roles", "max_images", "addition"})
+        return described, condition_version(self.condition.kind, self.condition.name)
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,9 @@ def _fits_of_source(
 ) -> list[PlannedFit]:
     pairs = [p for p in suite.pairs_of(task) if p.sources == sources and selection.takes("target", p.target)]
     reads_target = bool(model.method.reads & TARGET_TAGS)
-    groups: list[tuple[Pair | None, list[Pair]]] = [(pair, [pair]) for pair in pairs] if reads_target else [(None, pairs)]
+    groups: list[tuple[Pair | None, list[Pair]]] = (
+        [(pair, [pair]) for pair in pairs] if reads_target else [(None, pairs)]
+    )
     fits = []
     for own, served in groups:
         key = _fit_key(suite, data, model, backbone, task, sources, own, shots, seed)
@@ -203,21 +210,20 @@ def _fit_key(
     seed: int,
 ) -> FitKey:
     method = model.method
+    # What uses no pretrained weights stands apart from what does, whichever backbone the suite names.
+    shown = backbone if method.pretrained else None
     amount = "full" if shots == "full" else int(shots)
-    train = data.training(task, sources, "train", amount)
-    val = data.training(task, sources, "val")
-    identity = {
-        "engine": ENGINE_VERSION,
-        "method": method_identity(method, model.source),
-        "backbone": backbone.weights_hash if backbone else "none",
-        "recipe": suite.protocol.recipe.model_dump(mode="json"),
-        "train": train.hash,
-        "val": val.hash,
-        "seed": 0 if method.deterministic else seed,
-        "target": None
-        if pair is None
-        else [data.split(task, pair.target, part).hash for part in ("train", "test")],
-    }
+    fit_id = fit_id_of(
+        suite,
+        method,
+        model.source,
+        backbone.weights_hash if backbone else "none",
+        train=data.training(task, sources, "train", amount).hash,
+        val=data.training(task, sources, "val").hash,
+        shots=shots,
+        seed=seed,
+        target=[] if pair is None else [data.split(task, pair.target, part).hash for part in ("train", "test")],
+    )
     return FitKey(
         suite=suite.name,
         suite_version=suite.version,
@@ -231,30 +237,83 @@ def _fit_key(
         method=method_name(type(method)),
         settings=json.dumps(method.settings(), sort_keys=True),
         settings_hash=digest(method_identity(method, model.source))[:16],
-        backbone=backbone.name if backbone else "none",
-        weights_hash=backbone.weights_hash if backbone else "none",
+        backbone=shown.name if shown else "none",
+        weights_hash=shown.weights_hash if shown else "none",
         protocol=protocol_of(method),
         deterministic=method.deterministic,
         control=method.control,
-        fit_id=digest("fit", identity)[:32],
+        fit_id=fit_id,
     )
+
+
+def fit_id_of(
+    suite: Suite,
+    method: Method,
+    source: str,
+    weights_hash: str,
+    *,
+    train: str,
+    val: str,
+    shots: str,
+    seed: int,
+    target: Sequence[str],
+) -> str:
+    """Return a fit's id, which hashes all that the fit depends on.
+
+    Parameters
+    ----------
+    suite : Suite
+        For its recipe.
+    method : Method
+    source : str
+        Text of the user's plug-in, empty for a built-in.
+    weights_hash : str
+        Of the backbone.
+    train, val : str
+        Hashes of the source's splits.
+    shots : str
+    seed : int
+        Without effect where the method is deterministic.
+    target : sequence of str
+        Hashes of the target's splits; without effect where the method does not read them.
+    """
+    reads_target = bool(method.reads & TARGET_TAGS)
+    identity = {
+        "engine": ENGINE_VERSION,
+        "method": method_identity(method, source),
+        "backbone": weights_hash,
+        "recipe": suite.protocol.recipe.model_dump(mode="json"),
+        "train": train,
+        "val": val,
+        "shots": shots,
+        "seed": 0 if method.deterministic else seed,
+        "target": list(target) if reads_target else None,
+    }
+    return digest("fit", identity)[:32]
 
 
 def method_identity(method: Method, source: str) -> dict[str, Any]:
     """Return what identifies a method: a built-in by its version, a user's plug-in by its source."""
-    parts = _nested(method)
     return {
         "settings": method.settings(),
         "methods": [
-            [method_name(type(part)), part.version if _built_in(type(part)) else digest(type(part).__module__, source)]
-            for part in parts
+            # Not by its module, whose name holds the folder of the file.
+            [method_name(type(part)), part.version if _built_in(type(part)) else digest(source)]
+            for part in _nested(method)
         ],
     }
 
 
-def _nested(method: Method) -> list[Method]:
-    inner = [value for value in vars(method).values() if isinstance(value, Method)]
-    return [method, *(part for value in inner for part in _nested(value))]
+def _nested(value: object) -> Iterator[Method]:
+    """Yield the methods within a setting, the outer ones first: a wrapped one, or the members of a soup."""
+    if isinstance(value, Method):
+        yield value
+        value = list(vars(value).values())
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _nested(part)
 
 
 def _built_in(cls: type[Method]) -> bool:

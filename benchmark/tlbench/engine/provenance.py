@@ -10,11 +10,15 @@ import resource
 import subprocess
 import sys
 
+from functools import cache
+from pathlib import Path
+
 import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "opencv-python-headless", "foolbox")
 
 
+@cache
 def packages() -> str:
     """Return the versions of Python and of the packages that numbers depend on, as JSON."""
     found = {"python": platform.python_version()}
@@ -34,15 +38,23 @@ def tlbench_version() -> str:
 
 
 def git_state() -> str:
-    """Return the commit of the current folder, with ``+changes`` where it is not clean; empty outside git."""
+    """Return the commit of the current folder, with ``+changes`` where it was not clean; empty outside git.
+
+    Asked once a folder and process: what was imported does not change when a file does.
+    """
+    return _git_state(Path.cwd())
+
+
+@cache
+def _git_state(folder: Path) -> str:
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10, check=True
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+    return commit.strip() + ("+changes" if changes.strip() else "")
 
 
 def device_name(device: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbench import registry
 from tlbench.conditions.catalogue import condition_names
+from tlbench.data.lock import check_lock
 from tlbench.data.prepare import SuiteData
 from tlbench.data.readers.catalogue import READERS
 from tlbench.engine.execute import Workshop, pending
@@ -87,9 +88,7 @@ class Session:
         with self.work.reporter:
             run(self.work, self.fits)
         complete = not any(pending(self.work, planned) for planned in self.fits)
-        return Outcome(
-            self.work.model.name, tuple(self.work.failures), complete, time.monotonic() - started
-        )
+        return Outcome(self.work.model.name, tuple(self.work.failures), complete, time.monotonic() - started)
 
 
 def open_session(
@@ -158,7 +157,17 @@ def open_session(
         reporter=reporter,
     )
     fits = plan(read, data, chosen, network, chosen_selection)
+    _hold_against_lock(suite, data)
     return Session(read, work, tuple(_only_kinds(planned, kinds) for planned in fits))
+
+
+def _hold_against_lock(suite: str | Path | Suite, data: SuiteData) -> None:
+    """Stop where the images of a released suite are not those that it was released with."""
+    if isinstance(suite, Suite):
+        return
+    lock = find_suite(suite).with_suffix(".lock.parquet")
+    if lock.exists():
+        check_lock(data.opened(), lock)
 
 
 def _model(
@@ -178,9 +187,7 @@ def _model(
     if isinstance(model, Method):
         return model_of(model, backbone=backbone, name=name)
     assert model is not None
-    return resolve_model(
-        model, settings=settings, backbone=backbone, name=name, default_backbone=default_backbone
-    )
+    return resolve_model(model, settings=settings, backbone=backbone, name=name, default_backbone=default_backbone)
 
 
 def _condition_kinds(metrics: Sequence[str] | None) -> frozenset[str] | None:

@@ -29,6 +29,7 @@ ROW: Final = (
 _FIT_ROW: Final = tuple(column for column in ROW if column != "name")
 _SETTING: Final = ["condition", "severity", "norm", "epsilon"]
 _CELL: Final = ["task", "source", "target", "role", "setting"]
+_PLACE: Final = ["task", "source", "target", "role", "condition"]
 _NUMBERS: Final = ["row", "cell", "seed", "fit", "value", "standard_error"]
 
 Row = tuple[str, ...]
@@ -97,7 +98,10 @@ class Prepared:
         term_of[-1] = -1
         numbers = self.numbers.get(form.terms["metric"].iloc[0], _NO_NUMBERS)
         term = term_of[numbers["cell"].to_numpy()]
-        return numbers[term >= 0].assign(term=term[term >= 0]), self.absent[term_of[self.absent["cell"]] >= 0]
+        # A whole measurement that is absent is told by one metric of each setting, not always by the one weighed here.
+        places = {(*place, key.partition("|")[0]) for *place, key in form.terms[_CELL].itertuples(index=False, name=None)}
+        told = [place in places for place in self.absent[_PLACE].itertuples(index=False, name=None)]
+        return numbers[term >= 0].assign(term=term[term >= 0]), self.absent[np.array(told, dtype=np.bool_)]
 
 
 _NO_NUMBERS: Final = pd.DataFrame({column: np.empty(0, np.int64) for column in _NUMBERS})
@@ -135,7 +139,7 @@ def prepare(records: pd.DataFrame, seeds: Iterable[int]) -> Prepared:
         deterministic=rows["deterministic"].to_numpy(np.bool_),
         cells={cell: number for number, cell in enumerate(cells[_CELL].itertuples(index=False, name=None))},
         numbers=dict(tuple(kept.loc[ok, ["metric", *_NUMBERS]].groupby("metric")[_NUMBERS])),
-        absent=kept.loc[~ok, ["row", "cell", "seed", "source", "target", "status", "reason", "deterministic"]],
+        absent=kept.loc[~ok, ["row", *_PLACE, "seed", "status", "reason", "deterministic"]].sort_values([*_PLACE, "seed"]),
     )
 
 

@@ -37,7 +37,7 @@ _BESIDE: Final[tuple[tuple[str, str, Role | None], ...]] = (
 BESIDE: Final = (*(name for name, _, _ in _BESIDE), "fit_seconds")
 
 # Rows are compared within one kind of pretraining data. A record names its backbone, and these are the ones we know.
-_PRETRAINING: Final = {"efficientnet-lite0": "ImageNet"}
+_PRETRAINING: Final = {"efficientnet-lite0": "ImageNet", "unknown": "unknown"}
 _UNTRAINED: Final = ("none", "untrained", "small-cnn")
 
 

@@ -75,6 +75,7 @@ class RandomFeatures(Method):
         net = untrained(context.backbone, context.classes, context.rng("body"))
         recompute_batchnorm(net, context.data("id_train"), batch_size=CHUNK, device=context.device)
         train, val = (_features(net, context.data(tag), context.device) for tag in ("id_train", "id_val"))
+        context.budget.images_seen += 2 * len(train.values) + len(val.values)
         net.head = probe_head(train, val, context.classes, penalties=self.penalties, steps=self.steps)
         return net.to(context.device).eval()
 

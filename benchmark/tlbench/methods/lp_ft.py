@@ -19,9 +19,10 @@ class LpFt(Method):
     """Fine-tuning that starts from the head of a linear probe (Kumar et al., ICLR 2022).
 
     A random head sends large gradients into the backbone and distorts its features before it has learned anything; a
-    fitted one does not. The paper sweeps lower learning rates than for plain fine-tuning and does best with the network
-    in eval mode: ``lr`` defaults to a tenth of the recipe's, ``batchnorm="eval"`` is their variant. Any other setting
-    left at None is the recipe's.
+    fitted one does not. The paper sweeps lower learning rates than for plain fine-tuning: ``lr`` defaults to a tenth of
+    the recipe's. BatchNorm keeps its pretrained statistics, as in the paper's best variant: the probe was fitted on
+    features under these, and statistics of other images would change the features under it in a few steps. Any other
+    setting left at None is the recipe's.
     """
 
     requires: ClassVar[frozenset[Need]] = frozenset({"id_val"})
@@ -34,7 +35,7 @@ class LpFt(Method):
     augment: str | None = None
     crop: bool | None = None
     flip: bool | None = None
-    batchnorm: Literal["train", "eval"] | None = None
+    batchnorm: Literal["train", "eval"] | None = "eval"
     penalties: tuple[float, ...] = PENALTIES
     steps: int = 200
 

@@ -38,7 +38,8 @@ def probe_gradient(module: nn.Module, images: Tensor, *, seed: int = 0) -> Probe
     A network of which a part is detached returns a gradient that is wrong, not absent: attacks that follow it fail, and
     the network passes for robust. Every direction moves all images and weighs all outputs at random, so that no path
     from pixels to outputs goes unseen. Runs on a copy in float64, in float32 with a wider tolerance where the module
-    cannot be cast.
+    cannot be cast. A network whose outputs move by steps only is found out; steps beside a smooth path are not, for
+    neither gradient nor differences see them.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def _encoding(kind: pa.DataType, counts_up: bool) -> str | None:
     """Return a Parquet encoding; None for a dictionary."""
     if counts_up:
         return "DELTA_BINARY_PACKED"
-    if pa.types.is_float32(kind) or pa.types.is_int32(kind):
+    if pa.types.is_floating(kind) or pa.types.is_int32(kind):
         # Sign and exponent of a float, and the three empty bytes of a class, are put side by side.
         return "BYTE_STREAM_SPLIT"
     return None

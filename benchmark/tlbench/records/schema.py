@@ -158,3 +158,7 @@ def describe() -> str:
             lines.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {text} |")
         lines.append("")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe(), end="")

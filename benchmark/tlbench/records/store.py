@@ -33,6 +33,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
@@ -73,8 +74,7 @@ class Store:
                 write_text(self.folder / "suite.json", json.dumps(suite, indent=1))
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
-        for folder in (self.folder / "fits", *(self.folder / "models").glob("*/measurements")):
-            _sweep(folder)
+        _sweep(self.folder)
 
     def model(self, name: str) -> ModelStore:
         """Return the part of one model."""
@@ -95,8 +95,11 @@ class Store:
 
     @contextlib.contextmanager
     def writing_fit(self, fit_id: str) -> Iterator[Path]:
-        """Yield a new folder that becomes the fit's when the block ends without an error."""
-        with _appearing(self.fit_folder(fit_id)) as folder:
+        """Yield a new folder that becomes the fit's when the block ends without an error.
+
+        It takes the place of one that is there: who fits again could not use it. Call this under the fit's lock.
+        """
+        with _appearing(self.fit_folder(fit_id), replacing=True) as folder:
             yield folder
 
     @contextlib.contextmanager
@@ -179,12 +182,25 @@ class ModelStore:
 
     def forget_failure(self, name: str) -> None:
         """Remove the records of a failure that has been mended."""
-        (self.folder / "failures" / f"{name}.parquet").unlink(missing_ok=True)
+        path = self.folder / "failures" / f"{name}.parquet"
+        with explained(path):
+            path.unlink(missing_ok=True)
+
+    def forget_failures_but(self, **wanted: str) -> None:
+        """Remove the records of failures that differ in a column, such as those of an older source of a plug-in."""
+        for path in sorted(self.folder.glob("failures/*.parquet")):
+            table = read_table(path, RECORDS)
+            if any(set(table.column(name).to_pylist()) != {value} for name, value in wanted.items()):
+                with explained(path):
+                    path.unlink(missing_ok=True)
 
     def records(self) -> pa.Table:
         """Return every record of the model, failures included."""
         paths = sorted(self.folder.glob("measurements/*/records.parquet"))
-        return _concatenated([*paths, *sorted(self.folder.glob("failures/*.parquet"))], RECORDS)
+        failed = _concatenated(sorted(self.folder.glob("failures/*.parquet")), RECORDS)
+        # A kill between the two steps of `write` leaves a failure beside what mended it.
+        mended = pa.compute.is_in(failed.column("measurement_id"), pa.array([p.parent.name for p in paths], pa.string()))
+        return pa.concat_tables([_concatenated(paths, RECORDS), failed.filter(pa.compute.invert(mended))])
 
     def fits(self) -> pa.Table:
         """Return the rows of the model's fits."""
@@ -246,7 +262,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file in one rename."""
     with explained(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = _temporary(path)
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
@@ -260,7 +276,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(f"{path}: the disk is full; free some space and give the same command again") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(f"{path}: cannot be written; give another folder or its permissions") from None
@@ -272,7 +288,7 @@ def explained(path: Path) -> Iterator[None]:
 def _write_table(path: Path, table: pa.Table, *, atomic: bool = True) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = path.with_name(f".{path.name}.{os.getpid()}") if atomic else path
+        target = _temporary(path) if atomic else path
         floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
         others = [name for name in table.column_names if name not in floats]
         try:
@@ -299,28 +315,41 @@ def _concatenated(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
 
 
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def _appearing(target: Path, *, replacing: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` by one rename, unless the block fails."""
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{_HOST}.{os.getpid()}.", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=_temporary(target).name, dir=target.parent))
         try:
             yield folder
             folder.chmod(0o755)
-            if target.exists():
+            if replacing and target.exists():
+                # Out of sight by a rename, so that nobody meets it half removed.
+                old = Path(tempfile.mkdtemp(prefix=_temporary(target).name, dir=target.parent))
+                target.rename(old)
+                shutil.rmtree(old)
+            try:
+                folder.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
                 # Somebody finished the same work first: theirs is equal, and stays.
-                return
-            folder.rename(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _temporary(path: Path) -> Path:
+    """Return where something lies until it is whole: hidden, and named after whoever writes it."""
+    return path.with_name(f".{_HOST}.{os.getpid()}.{path.name}.")
+
+
 def _sweep(folder: Path) -> None:
-    """Remove half-written folders that a killed process of this machine left behind."""
-    for left in folder.glob(f".{_HOST}.*"):
-        process = left.name.split(".")[2]
-        if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+    """Remove what killed processes of this machine left half-written."""
+    for place in (".", "fits", "fits/*", "models/*", "models/*/*"):
+        for left in folder.glob(f"{place}/.{_HOST}.*"):
+            process = left.name.split(".")[2]
+            if process.isdigit() and not _alive(int(process)):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

@@ -1,0 +1,171 @@
+"""What submit writes, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tlbench.errors import PluginError, StoreError, UnknownNameError, UsageError
+from tlbench.records.published import published_models
+from tlbench.records.schema import CLASS_BINS, PREDICTIONS
+from tlbench.submissions.pack import as_toml, locate, submit
+
+
+def test_what_is_published_reads_as_what_was_measured(run: Any, tmp_path: Path) -> None:
+    models = run.add("temperature(lp-ft)", tables=True)
+    folder = submit(run.folder, suite=run.suite, model="temperature(lp-ft)", results=tmp_path / "results")
+    assert folder == tmp_path / "results" / "tiny" / "temperature(lp-ft)"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "card.toml", "class_bins.parquet", "fits.parquet", "predictions.parquet", "records.parquet",
+    ]  # fmt: skip
+    (found,) = published_models("tiny", folder=tmp_path / "results")
+    assert found.model == "temperature(lp-ft)"
+    stored = {
+        "records": models.records(),
+        "fits": models.fits(),
+        "predictions": models.table("predictions", PREDICTIONS),
+        "class_bins": models.table("class_bins", CLASS_BINS),
+    }
+    for name, table in stored.items():
+        order = [(column, "ascending") for column in table.column_names]
+        assert found.table(name).sort_by(order).equals(table.sort_by(order)), name
+
+
+def test_a_second_submission_replaces_the_first_and_leaves_nothing_else(
+    run: Any, tmp_path: Path, synthetic: ModuleType
+) -> None:
+    results = tmp_path / "results"
+    run.add("m", value=0.4, tables=True)
+    submit(run.folder, suite=run.suite, model="m", results=results)
+    again = synthetic.Run(tmp_path / "again", run.suite)
+    again.add("m", value=0.6, tables=True)
+    submit(again.folder, suite=run.suite, model="m", results=results)
+    (found,) = published_models(folder=results)
+    assert 0.4 not in found.table("records")["value"].to_pylist()
+    assert os.listdir(results / "tiny") == ["m"]
+
+
+def test_equal_runs_give_equal_files(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True)
+    first, second = (submit(run.folder, suite=run.suite, model="m", results=tmp_path / name) for name in "ab")
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+def test_incomplete_work_is_refused_and_says_what_is_missing(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True, without=lambda cell: cell.condition == "fog" and cell.source == "b" and cell.seed == 1)
+    with pytest.raises(StoreError, match="1 of 32 measurements are missing or failed, first t, b to b, id-test, fog, seed 1"):
+        submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+    submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results", allow_incomplete=True)
+    assert len(published_models(folder=tmp_path / "results")) == 1
+
+
+def test_what_failed_is_missing_and_what_does_not_apply_is_not(run: Any, tmp_path: Path) -> None:
+    run.add("k", tables=True, status=lambda cell: ("not_applicable", "no gradients") if cell.kind == "attack" else None)
+    submit(run.folder, suite=run.suite, model="k", results=tmp_path / "results")
+    run.add("f", tables=True, status=lambda cell: ("failed", "it diverged") if cell.source == "a" else None)
+    with pytest.raises(StoreError, match="it diverged"):
+        submit(run.folder, suite=run.suite, model="f", results=tmp_path / "results")
+
+
+def test_a_deterministic_method_needs_one_seed_and_others_all(run: Any, tmp_path: Path) -> None:
+    run.add("d", tables=True, deterministic=True)
+    submit(run.folder, suite=run.suite, model="d", results=tmp_path / "results")
+    run.add("s", tables=True, seeds=(0,))
+    with pytest.raises(StoreError, match="16 of 32 measurements"):
+        submit(run.folder, suite=run.suite, model="s", results=tmp_path / "results")
+
+
+def test_a_method_that_reads_the_target_needs_a_fit_a_pair(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True, per_target=True)
+    submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results")
+
+
+def test_work_on_another_version_is_refused_with_both_hashes(run: Any, tmp_path: Path) -> None:
+    run.add("m")
+    changed = run.suite.model_copy(update={"version": 2})
+    with pytest.raises(StoreError) as caught:
+        submit(run.folder, suite=changed, model="m", results=tmp_path / "results")
+    assert run.suite.hash[:12] in str(caught.value)
+    assert changed.hash[:12] in str(caught.value)
+
+
+def test_two_versions_of_a_model_under_one_name_are_refused(run: Any, tmp_path: Path) -> None:
+    run.add("m", deterministic=True)
+    run.add("m", deterministic=True, settings_hash="another")
+    with pytest.raises(StoreError, match="different settings or source under one name"):
+        submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_one_line(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True, deterministic=True)
+    results = tmp_path / "results"
+    results.mkdir(mode=0o555)
+    with pytest.raises(StoreError, match="cannot be written"):
+        submit(run.folder, suite=run.suite, model="m", results=results)
+
+
+def test_a_results_folder_that_is_a_file_is_one_line(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True, deterministic=True)
+    (tmp_path / "results").write_text("")
+    with pytest.raises(StoreError, match="expected a folder"):
+        submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results")
+
+
+def test_a_name_cannot_leave_its_folder(run: Any, tmp_path: Path) -> None:
+    run.add("../../evil", tables=True, deterministic=True)
+    folder = submit(run.folder, suite=run.suite, model="../../evil", results=tmp_path / "results")
+    assert folder.parent == tmp_path / "results" / "tiny"
+    assert [found.model for found in published_models(folder=tmp_path / "results")] == ["../../evil"]
+
+
+def test_a_card_is_checked_and_published(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True, deterministic=True)
+    card = tmp_path / "m.toml"
+    card.write_text('name = "m"\nmethod = "linear-probe"\nauthors = ["A. Writer"]\n')
+    folder = submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results", card=card)
+    assert (folder / "card.toml").read_text() == card.read_text()
+    card.write_text('name = "m"\nmethods = "linear-probe"\n')
+    with pytest.raises(PluginError, match="method"):
+        submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results", card=card)
+
+
+def test_without_a_card_one_is_made_from_the_run(run: Any, tmp_path: Path) -> None:
+    run.add("m", tables=True, deterministic=True)
+    folder = submit(run.folder, suite=run.suite, model="m", results=tmp_path / "results")
+    assert tomllib.loads((folder / "card.toml").read_text())["name"] == "m"
+
+
+def test_toml_reads_as_what_was_written() -> None:
+    document = {
+        "name": 'a "b"\n\\c\x7f', "on": True, "n": 3, "x": 1e-05, "list": ["a", {"b": 1}],
+        "settings": {"lr": 0.1, "a key": [1, 2], "inner": {"deep": {"deeper": "x"}}},
+    }  # fmt: skip
+    assert tomllib.loads(as_toml({**document, "absent": None})) == document
+
+
+def test_a_run_is_found_by_its_folder_alone_where_it_is_the_only_one(run: Any) -> None:
+    models = run.add("m", deterministic=True)
+    for place in (run.folder, run.store.folder, models.folder):
+        suite, model, run_dir = locate(place)
+        assert (suite.hash, model, run_dir) == (run.suite.hash, "m", run.folder)
+    run.add("n", deterministic=True)
+    assert locate(models.folder)[1] == "m"
+    with pytest.raises(UsageError, match="expected --model, one of 'm', 'n'"):
+        locate(run.folder)
+    with pytest.raises(UnknownNameError, match="did you mean 'n'"):
+        locate(run.folder, run.suite, "nn")
+
+
+def test_an_empty_place_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="found nothing"):
+        locate(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="no work in this run folder"):
+        locate(tmp_path)
