@@ -12,7 +12,9 @@ from tlbench.leaderboard.tables import load_fits, load_results
 from tlbench.suites.load import load_suite
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(<!-- leaderboard:(?P<suite>[A-Za-z0-9._-]+) -->\n)(?P<table>.*?)(<!-- /leaderboard -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- leaderboard:(?P<suite>[A-Za-z0-9._-]+) -->\n)(?P<table>.*?)(<!-- /leaderboard -->)", re.DOTALL
+)
 
 
 def board_as_markdown(suite: str, results: Path) -> str:
@@ -25,9 +27,7 @@ def board_as_markdown(suite: str, results: Path) -> str:
 
 def with_boards(text: str, results: Path) -> str:
     """Return a page with every marked block made anew."""
-    return BLOCK.sub(
-        lambda found: f"{found[1]}\n{board_as_markdown(found['suite'], results)}\n{found[4]}", text
-    )
+    return BLOCK.sub(lambda found: f"{found[1]}\n{board_as_markdown(found['suite'], results)}\n{found[4]}", text)
 
 
 def main() -> int:
@@ -39,7 +39,10 @@ def main() -> int:
     options = parser.parse_args()
     text = options.page.read_text(encoding="utf-8")
     if not BLOCK.search(text):
-        print(f"{options.page}: expected the markers <!-- leaderboard:SUITE --> and <!-- /leaderboard -->", file=sys.stderr)
+        print(
+            f"{options.page}: expected the markers <!-- leaderboard:SUITE --> and <!-- /leaderboard -->",
+            file=sys.stderr,
+        )
         return 2
     made = with_boards(text, options.results)
     if options.check and made != text:

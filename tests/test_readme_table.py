@@ -17,7 +17,9 @@ START, END = "<!-- leaderboard:digits -->", "<!-- /leaderboard -->"
 
 
 def readme_table(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(Path(tlbench.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    path = os.pathsep.join([str(Path(tlbench.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]).rstrip(
+        os.pathsep
+    )
     command = [sys.executable, str(SCRIPT), *map(str, options)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
 

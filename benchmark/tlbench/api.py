@@ -160,7 +160,8 @@ def evaluate(
         quiet=quiet,
     )
     outcome = session.run()
-    table, headline = _summary(session.suite, outcome.model, Path(run_dir))
+    version = {"settings_hash": outcome.settings_hash, "weights_hash": outcome.weights_hash}
+    table, headline = _summary(session.suite, outcome.model, Path(run_dir), version)
     return EvaluationResult(
         session.suite,
         outcome.model,
@@ -330,12 +331,16 @@ def _selection(
     }
 
 
-def _summary(suite: Suite, model: str, run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return a model's pairs and its line of the board."""
+def _summary(
+    suite: Suite, model: str, run_dir: Path, version: Mapping[str, str] | None = None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a model's pairs and its line of the board; of one version where a plug-in has changed under its name."""
     from tlbench.leaderboard.board import line_of, pairs_of
     from tlbench.leaderboard.tables import load_fits
     from tlbench.leaderboard.tables import load_results as load
 
     records = load(suite, run_dir=run_dir, published=False)
     fits = load_fits(suite, run_dir=run_dir, published=False)
+    for column, value in (version or {}).items():
+        records, fits = records[records[column] == value], fits[fits[column] == value]
     return pairs_of(records, suite, model), line_of(records, fits, suite, model)

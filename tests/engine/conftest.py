@@ -32,7 +32,11 @@ flip = false
 reader = "folder"
 path = "blobs"
 domains = ["left", "right", "dark"]
-pairs = [{ source = "left", target = "right" }, { source = "left", target = "dark" }, { source = "right", target = "dark" }]
+pairs = [
+    { source = "left", target = "right" },
+    { source = "left", target = "dark" },
+    { source = "right", target = "dark" },
+]
 
 [[conditions]]
 kind = "clean"

@@ -119,7 +119,9 @@ def test_another_name_for_the_same_model_takes_over_its_measurements(probe_run: 
     assert result.model == "mine"
     assert len(list(probe_run.rglob("fits/*/fit.json"))) == fits
     frame = numbers(probe_run, blobs)
-    ours, theirs = (frame[frame.model == name].drop(columns="model").reset_index(drop=True) for name in ("mine", "linear-probe"))
+    ours, theirs = (
+        frame[frame.model == name].drop(columns="model").reset_index(drop=True) for name in ("mine", "linear-probe")
+    )
     pd.testing.assert_frame_equal(ours, theirs)
 
 
@@ -185,8 +187,6 @@ def test_six_lines_are_a_plugin(blobs: Path, tmp_path: Path) -> None:
         def fit(self, context):
             return context.train(context.backbone.fresh(context.classes), lr=self.lr)
 
-    result = api.evaluate(
-        blobs, MyMethod(), seeds=[0], only=["source=right"], run_dir=tmp_path, quiet=True, threads=1
-    )
+    result = api.evaluate(blobs, MyMethod(), seeds=[0], only=["source=right"], run_dir=tmp_path, quiet=True, threads=1)
     assert result.complete
     assert result.model == "my-method"

@@ -75,7 +75,9 @@ def write_csv(path: Path, rows: Rows) -> Path:
 def test_a_file_becomes_a_complete_row_of_its_own_section(
     suite: Suite, rows: Rows, blobs: Path, tmp_path: Path
 ) -> None:
-    outcome = score(write_parquet(tmp_path / "o.parquet", rows), suite, model="mine", run_dir=tmp_path, base=blobs.parent)
+    outcome = score(
+        write_parquet(tmp_path / "o.parquet", rows), suite, model="mine", run_dir=tmp_path, base=blobs.parent
+    )
     assert (outcome.complete, outcome.sets) == (True, 2 * 7)
     records = load_results(suite, run_dir=tmp_path, published=False)
     outside = [row for row in rows if row["role"] == "ood-test"]

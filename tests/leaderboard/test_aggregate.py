@@ -20,7 +20,10 @@ def scored(run: Any, metric: str, role: Any = None) -> dict[str, Score]:
     """Every row's score, by the row's name."""
     records = load_results(run.suite, run_dir=run.folder, published=False)
     seeds = run.suite.protocol.seeds
-    return {row[2]: score for row, score in score_rows(prepare(records, seeds), form(run.suite, metric, role), seeds).items()}
+    return {
+        row[2]: score
+        for row, score in score_rows(prepare(records, seeds), form(run.suite, metric, role), seeds).items()
+    }
 
 
 def test_a_score_is_the_mean_over_seeds_then_pairs_then_tasks(run: Any, synthetic: ModuleType) -> None:

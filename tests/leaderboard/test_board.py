@@ -31,7 +31,11 @@ def test_complete_rows_are_ranked_best_first_and_ties_share_a_rank(run: Any) -> 
     for model, value in (("low", 0.3), ("high", 0.9), ("also high", 0.9)):
         run.add(model, value=value)
     board = board_of(run)
-    assert list(zip(board.frame["name"], board.frame["rank"], strict=True)) == [("also high", 1), ("high", 1), ("low", 3)]
+    assert list(zip(board.frame["name"], board.frame["rank"], strict=True)) == [
+        ("also high", 1),
+        ("high", 1),
+        ("low", 3),
+    ]
 
 
 def test_a_lower_nll_ranks_first(run: Any) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tlbench.errors import StoreError
 from tlbench.records import published
-from tlbench.records.compact import write_compact
+from tlbench.records.compact import with_derivable, without_derivable, write_compact
+from tlbench.records.precision import as_stored
 from tlbench.records.published import PublishedModel, model_folder, published_folder, published_models
 from tlbench.records.schema import PREDICTIONS, RECORDS
 
@@ -111,3 +115,41 @@ def test_the_compact_form_loses_no_bit(tmp_path: Path) -> None:
     again = pq.read_table(tmp_path / "p.parquet")
     assert again.schema.metadata == PREDICTIONS.metadata
     assert again.equals(table.sort_by([(name, "ascending") for name in order]))
+
+
+def test_confidences_that_follow_from_likelihoods_are_left_out_and_put_back(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    likelihood = np.log(draw.uniform(0.3, 1, 1000)).astype(np.float32)
+    right = draw.random(1000) < 0.7
+    confidence = np.where(right, np.exp(likelihood.astype(np.float64)), 0.6).astype(np.float32)
+    confidence[right.argmax()] = np.nextafter(confidence[right.argmax()], np.float32(0))  # one that does not follow
+    columns = {
+        "measurement_id": ["k"] * 1000,
+        "id": np.arange(1000, dtype=np.int32),
+        "label": np.zeros(1000, np.int32),
+        "predicted": (~right).astype(np.int32),
+        "rank": (~right).astype(np.int32),
+        "confidence": confidence,
+        "log_likelihood": likelihood,
+    }
+    nulls = {name: [None] * 1000 for name in PREDICTIONS.names if name not in columns}
+    table = pa.table({**columns, **nulls}, schema=PREDICTIONS)
+    small = without_derivable(table)
+    assert small["confidence"].null_count == right.sum() - 1
+    assert with_derivable(small).equals(table)
+
+
+def test_outputs_without_probabilities_stay_without_confidence() -> None:
+    row = {**dict.fromkeys(PREDICTIONS.names), "measurement_id": "k", "id": 0, "label": 0, "predicted": 0, "rank": 0}
+    table = pa.Table.from_pylist([row], schema=PREDICTIONS)
+    assert with_derivable(without_derivable(table)).equals(table)
+
+
+@given(st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=1), st.integers(1, 16))
+def test_rounding_keeps_what_it_promises(values: list[float], dropped: int) -> None:
+    exact = np.array(values, dtype=np.float32)
+    rounded = as_stored(exact, dropped)
+    normal = np.abs(exact) > 1e-37
+    assert (np.abs(rounded[normal] - exact[normal]) <= np.abs(exact[normal]) * 2.0 ** (dropped - 24)).all()
+    assert not (rounded.view(np.uint32) & ((1 << dropped) - 1)).any()
+    np.testing.assert_array_equal(as_stored(rounded, dropped), rounded)

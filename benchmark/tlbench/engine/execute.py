@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,21 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from tlbench.engine.context import FitContext
-from tlbench.engine.fitting import StoredFit, obtain, one_line, unmet_need
+from tlbench.engine.features import RecentFeatures
+from tlbench.engine.fitting import StoredFit, obtain, told, unmet_need
 from tlbench.engine.measured import MeasuredPredictor
 from tlbench.engine.measuring import Place, make_condition, measure, settings_of
 from tlbench.engine.measuring import unmet_need as condition_unmet
-from tlbench.engine.plan import ENGINE_VERSION, PlannedFit, PlannedMeasurement, method_identity
+from tlbench.engine.plan import PlannedFit, PlannedMeasurement, amount, fit_id_of
 from tlbench.errors import FitError, NotApplicableError, StoreError, TlbenchError
-from tlbench.methods.base import Fitted, Method, Predictor, Tag
+from tlbench.methods.base import Fitted, Method, Predictor, Tag, method_name
 from tlbench.methods.resolve import Model, resolve_model
 from tlbench.models.probes import probe_batch_independence, probe_gradient
-from tlbench.models.statistics import fit_temperature
+from tlbench.models.statistics import NonFiniteOutputs, fit_temperature
 from tlbench.records.store import write_text
-from tlbench.seeds import digest
 
 if TYPE_CHECKING:
-    from tlbench.conditions.base import Condition
     from tlbench.data.domain import Split
     from tlbench.data.prepare import SuiteData
     from tlbench.engine.progress import Reporter
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tlbench.records.store import ModelStore, Store
     from tlbench.suites.spec import Suite
 
-_PROBED_IMAGES = 8
+_PROBED_IMAGES = 4
 _EXAMPLE_IMAGES = 16
 
 
@@ -48,8 +48,10 @@ class Workshop:
         Images that a condition handles at a time, and the batch of a predictor that depends on its batch.
     failures : list of str
         One line a failure, in the order in which they happened.
-    features : dict
-        Pooled features by backbone and split, shared by all fits of the process.
+    features : RecentFeatures
+        Pooled features, shared by all fits of the process.
+    making : list of str
+        Ids of the fits at hand: one, and those that it asked for within each other.
     """
 
     suite: Suite
@@ -62,7 +64,8 @@ class Workshop:
     batch_size: int
     reporter: Reporter
     failures: list[str] = field(default_factory=list)
-    features: dict[Any, Any] = field(default_factory=dict)
+    features: RecentFeatures = field(default_factory=RecentFeatures)
+    making: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,22 +75,31 @@ class Variant:
     Attributes
     ----------
     temperature : float or None
-        Fitted on ID-val; None for scores and for predictors that adapt.
-    gradient, batch : str
-        Why a claim of the plug-in turned out false: its gradient, and its independence of the batch, without
-        which nothing can be measured. Empty where the claim held.
+        Fitted on ID-val; None for scores, for predictors that adapt, and where that failed.
+    broken : str
+        Why it cannot be called at all, or depends on its batch without saying so: nothing of it is measured.
+    gradient : str
+        Why its gradient cannot be followed although it claims to be differentiable: attacks fail.
+    scaling : str
+        Why no temperature could be fitted.
     forward_passes : float
     parameters_stored : int
     note : str
         How the network was prepared for measuring.
     """
 
-    temperature: float | None
-    gradient: str
-    batch: str
-    forward_passes: float
-    parameters_stored: int
-    note: str
+    temperature: float | None = None
+    broken: str = ""
+    gradient: str = ""
+    scaling: str = ""
+    forward_passes: float = 1.0
+    parameters_stored: int = 0
+    note: str = "as fitted"
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing failed."""
+        return not (self.broken or self.gradient or self.scaling)
 
 
 def pending(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasurement, str]]:
@@ -95,11 +107,9 @@ def pending(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasuremen
 
     A fit that has not been made counts with one variant.
     """
-    # A fit that does not apply leaves records under "main" and no predictor.
-    names = list(_variants_on_disk(work, planned)) or ["main"]
     return [
         (measurement, name)
-        for name in names
+        for name in _names(work, planned)
         for measurement in planned.measurements
         if not work.models.has(measurement.id_for(planned.key.fit_id, name))
     ]
@@ -129,14 +139,15 @@ def execute(work: Workshop, planned: PlannedFit) -> None:
         work.reporter.say(f"fitted {label} in {stored.facts['seconds']:.1f} s")
     variants = _variants(work, planned, stored.fitted)
     _write_fit_row(work, planned, stored, variants)
-    for name in stored.fitted.variants:
-        _measure_variant(work, planned, stored.fitted, name, variants[name])
+    for name, variant in variants.items():
+        _measure_variant(work, planned, stored.fitted, name, variant)
 
 
 def _obtain(work: Workshop, planned: PlannedFit) -> StoredFit:
-    context = make_context(work, planned, work.model.method)
+    method = work.model.method
+    context = make_context(work, planned, method)
     reason = unmet_need(
-        work.model.method,
+        method,
         work.backbone,
         sources=len(planned.sources),
         validation=len(context.val_split),
@@ -144,13 +155,26 @@ def _obtain(work: Workshop, planned: PlannedFit) -> StoredFit:
     )
     if reason:
         raise NotApplicableError(reason)
-    return obtain(planned.key.fit_id, work.model.method, context, work.store, work.reporter.say)
+    return _made(work, planned.key.fit_id, method, context)
+
+
+def _made(work: Workshop, fit_id: str, method: Method, context: FitContext) -> StoredFit:
+    """Return a fit that no other process makes at the same time."""
+    if fit_id in work.making:
+        raise FitError(f"{method_name(type(method))} asks for its own fit, which is not made yet")
+    work.making.append(fit_id)
+    try:
+        # Not the lock under which the fit is measured: who asks for it within another need not wait for that. A fit
+        # asks only for fits that do not ask for it, so two processes never wait for each other.
+        with work.store.lock(f"{fit_id}.fit", wait=True):
+            return obtain(fit_id, method, context, work.store, work.reporter.say)
+    finally:
+        work.making.pop()
 
 
 def make_context(work: Workshop, planned: PlannedFit, method: Method) -> FitContext:
     """Return what a method is given for one planned fit."""
     key, data = planned.key, work.data
-    amount = "full" if key.shots == "full" else int(key.shots)
     targets: dict[Tag, Split] = {}
     if key.fit_target is not None:
         targets = {
@@ -160,7 +184,7 @@ def make_context(work: Workshop, planned: PlannedFit, method: Method) -> FitCont
     context = FitContext(
         method=method,
         backbone=work.backbone,
-        train=data.training(key.task, planned.sources, "train", amount),
+        train=data.training(key.task, planned.sources, "train", amount(key.shots)),
         val=data.training(key.task, planned.sources, "val"),
         targets=targets,
         classes=len(data.classes(key.task)),
@@ -173,6 +197,7 @@ def make_context(work: Workshop, planned: PlannedFit, method: Method) -> FitCont
         target=key.fit_target,
         fit_other=lambda other: _fit_other(work, planned, other, context),
         resolve=lambda text: resolve_model(text).method,
+        progress=work.reporter.step,
         feature_cache=work.features,
     )
     return context
@@ -180,64 +205,89 @@ def make_context(work: Workshop, planned: PlannedFit, method: Method) -> FitCont
 
 def _fit_other(work: Workshop, planned: PlannedFit, other: Method, parent: FitContext) -> Fitted:
     """Return another method's fit on the same data and seed, shared with whoever asks for it by name."""
-    identity = {
-        "engine": ENGINE_VERSION,
-        "method": method_identity(other, work.model.source),
-        "backbone": work.backbone.weights_hash,
-        "recipe": work.suite.protocol.recipe.model_dump(mode="json"),
-        "train": parent.train_split.hash,
-        "val": parent.val_split.hash,
-        "seed": 0 if other.deterministic else planned.key.seed,
-        "target": None,
-    }
-    fit_id = digest("fit", identity)[:32]
-    context = make_context(work, planned, other)
-    with work.store.lock(fit_id, wait=True):
-        stored = obtain(fit_id, other, context, work.store, work.reporter.say)
+    key = planned.key
+    target = []
+    if key.fit_target is not None:
+        target = [work.data.split(key.task, key.fit_target, part).hash for part in ("train", "test")]
+    fit_id = fit_id_of(
+        work.suite,
+        other,
+        work.model.source,
+        work.backbone.weights_hash,
+        train=parent.train_split.hash,
+        val=parent.val_split.hash,
+        shots=key.shots,
+        seed=key.seed,
+        target=target,
+    )
+    stored = _made(work, fit_id, other, make_context(work, planned, other))
     parent.count(stored.facts)
     return stored.fitted
 
 
 def _variants(work: Workshop, planned: PlannedFit, fitted: Fitted) -> dict[str, Variant]:
-    """Return what is known of every variant: read where it is there, else probed and fitted once."""
-    known = {name: Variant(**values) for name, values in _variants_on_disk(work, planned).items()}
+    """Return what is known of every variant, the headline first: as an earlier run left it, or found out now."""
+    known = _variants_on_disk(work, planned)
     # What failed is tried again, as everything that failed is.
-    if set(known) == set(fitted.variants) and not any(v.gradient or v.batch for v in known.values()):
+    if set(known) == set(fitted.variants) and all(variant.sound for variant in known.values()):
         return known
-    found = {name: _examine(work, planned, fitted.predictor(name)) for name in fitted.variants}
+    names = sorted(fitted.variants, key=lambda name: name != fitted.headline)
+    found = {name: _examine(work, planned, fitted, name) for name in names}
     path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
     write_text(path, json.dumps({name: asdict(variant) for name, variant in found.items()}))
     return found
 
 
-def _variants_on_disk(work: Workshop, planned: PlannedFit) -> dict[str, Any]:
+def _variants_on_disk(work: Workshop, planned: PlannedFit) -> dict[str, Variant]:
+    """Return what an earlier run learnt, the headline first; empty where there was none, or of another version."""
     path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _examine(work: Workshop, planned: PlannedFit, predictor: Predictor) -> Variant:
-    """Probe a predictor's claims and fit its temperature on ID-val."""
-    val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")
-    images = val.head(_PROBED_IMAGES).batch(np.arange(min(_PROBED_IMAGES, len(val)))).images.float() / 255
-    gradient = batch = ""
-    parameters = sum(p.numel() for p in predictor.module.parameters())
     try:
-        fixed = not (predictor.adapts or predictor.batch_dependent)
+        return {name: Variant(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _names(work: Workshop, planned: PlannedFit) -> list[str]:
+    """Return the names of a fit's variants, the headline first."""
+    # A fit that does not exist, failed or not applicable, leaves records under "main".
+    return list(_variants_on_disk(work, planned)) or ["main"]
+
+
+def _examine(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str) -> Variant:
+    """Probe a predictor's claims and fit its temperature on ID-val."""
+    method = work.model.method
+    val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")
+    few = val.head(_PROBED_IMAGES)
+    images = (few.batch(np.arange(len(few))).images.float() / 255).to(work.device)
+    gradient = scaling = ""
+    temperature = None
+    try:
+        predictor = fitted.predictor(name)
+        known = Variant(
+            forward_passes=predictor.forward_passes,
+            parameters_stored=sum(parameter.numel() for parameter in predictor.module.parameters()),
+        )
         measured = _measured(work, predictor, val)
-        if fixed:
-            result = probe_batch_independence(predictor.module, images.to(work.device))
-            batch = "" if result.passed else result.detail
-        if predictor.differentiable and not batch:
-            result = probe_gradient(predictor.module, images.to(work.device))
-            gradient = "" if result.passed else result.detail
-        temperature = _temperature(measured, val, work.batch_size) if predictor.output != "scores" and fixed else None
-        note = measured.note
+        if predictor.adapts or predictor.batch_dependent:
+            return known
+        with contextlib.suppress(NonFiniteOutputs):
+            measured.outputs(images)  # a wrong shape is told in plainer words than the probes have
+        independent = probe_batch_independence(predictor.module, images)
+        if not independent.passed:
+            return replace(known, broken=independent.detail)
+        if predictor.differentiable:
+            followed = probe_gradient(predictor.module, images)
+            gradient = "" if followed.passed else followed.detail
+        if predictor.output != "scores":
+            try:
+                temperature = _temperature(measured, val, work.batch_size)
+            except NonFiniteOutputs as error:
+                scaling = str(error)
     except StoreError:
         raise
-    except Exception as error:
-        # A predictor that cannot even be called: every measurement of it fails with this reason.
-        return Variant(None, "", one_line(error), predictor.forward_passes, parameters, "as fitted")
-    return Variant(temperature, gradient, batch, predictor.forward_passes, parameters, note)
+    except (Exception, SystemExit) as error:
+        return Variant(broken=told(error, method))
+    return replace(known, temperature=temperature, gradient=gradient, scaling=scaling, note=measured.note)
 
 
 def _temperature(measured: MeasuredPredictor, val: Split, batch_size: int) -> float:
@@ -253,6 +303,7 @@ def _measured(work: Workshop, predictor: Predictor, split: Split) -> MeasuredPre
         device=work.device,
         chunk=min(work.batch_size, 64) if work.device == "cpu" else work.batch_size,
         example=example,
+        tell=work.reporter.predicted,
     )
 
 
@@ -263,26 +314,25 @@ def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: 
     val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")
     measured: MeasuredPredictor | None = None
     for measurement in todo:
-        place = place_of(planned, measurement, fitted, name)
+        place = place_of(planned, measurement, name, headline=name == fitted.headline)
         kind = measurement.condition.kind
         text = f"{planned.key.source} to {measurement.where.target}: {measurement.condition.name}"
         work.reporter.doing(text)
-        before = measured.images_predicted if measured else 0
         try:
-            if variant.batch:
-                raise FitError(variant.batch)
+            if variant.broken:
+                raise FitError(variant.broken)
             if kind == "attack" and variant.gradient:
                 raise FitError(variant.gradient)
             measured = measured or _measured(work, fitted.predictor(name), val)
             _measure_one(work, planned, measurement, place, measured, variant)
-        except (StoreError, MemoryError):
+        except StoreError:
             raise
-        except Exception as error:
-            reason = str(error) if isinstance(error, FitError) else one_line(error)
+        except (Exception, SystemExit) as error:
+            reason = told(error, work.model.method)
             records = place.absent(settings_of(measurement.condition), kind, "failed", reason)
             work.models.write_failure(place.measurement_id, records)
             _note_failure(work, f"{planned.key.model}, {text}: {reason}")
-        work.reporter.advance(text, images=(measured.images_predicted if measured else 0) - before)
+        work.reporter.advance()
 
 
 def _have(work: Workshop, planned: PlannedFit, measurement: PlannedMeasurement, name: str) -> bool:
@@ -324,7 +374,9 @@ def _measure_one(
         split,
         batch_size=work.batch_size,
         temperature=variant.temperature,
-        predicted_clean=_predicted_clean(work, planned, measurement, place.variant) if spec.kind == "transform" else None,
+        predicted_clean=_predicted_clean(work, planned, measurement, place.variant)
+        if spec.kind == "transform"
+        else None,
     )
     work.models.write(place.measurement_id, result.records, result.tables)
 
@@ -345,44 +397,57 @@ def _predicted_clean(
     return None
 
 
-def place_of(planned: PlannedFit, measurement: PlannedMeasurement, fitted: Fitted, name: str) -> Place:
+def place_of(planned: PlannedFit, measurement: PlannedMeasurement, name: str, *, headline: bool) -> Place:
     """Return where a measurement's records belong."""
     return Place(
         key=planned.key,
         variant=name,
-        headline=name == fitted.headline,
+        headline=headline,
         where=measurement.where,
         split_hash=measurement.split_hash,
         measurement_id=measurement.id_for(planned.key.fit_id, name),
     )
 
 
-def _without_fit(planned: PlannedFit) -> Iterator[tuple[PlannedMeasurement, Place]]:
-    nameless = Fitted({"main": lambda: Predictor(torch.nn.Identity())})
-    for measurement in planned.measurements:
-        yield measurement, place_of(planned, measurement, nameless, "main")
+def _without_fit(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasurement, Place]]:
+    """Return what is missing of a fit that there is not, and where it belongs."""
+    headline = _names(work, planned)[0]
+    return [(m, place_of(planned, m, name, headline=name == headline)) for m, name in pending(work, planned)]
 
 
 def _fail_fit(work: Workshop, planned: PlannedFit, reason: str) -> None:
+    missing = _without_fit(work, planned)
     records = [
         record
-        for measurement, place in _without_fit(planned)
+        for measurement, place in missing
         for record in place.absent(settings_of(measurement.condition), measurement.condition.kind, "failed", reason)
     ]
     work.models.write_failure(planned.key.fit_id, records)
-    work.models.write_fit(_row(work, planned, {"status": "failed", "reason": reason}))
+    _write_row_without_fit(work, planned, missing, "failed", reason)
     _note_failure(work, f"{planned.key.model}, fit on {planned.key.source}, seed {planned.key.seed}: {reason}")
-    work.reporter.advance("failed", units=len(planned.measurements))
+    work.reporter.advance(len(missing))
 
 
 def _write_inapplicable(work: Workshop, planned: PlannedFit, reason: str) -> None:
-    for measurement, place in _without_fit(planned):
-        if not work.models.has(place.measurement_id):
-            spec = measurement.condition
-            work.models.write(place.measurement_id, place.absent(settings_of(spec), spec.kind, "not_applicable", reason), {})
-    work.models.write_fit(_row(work, planned, {"status": "not_applicable", "reason": reason}))
+    missing = _without_fit(work, planned)
+    _write_row_without_fit(work, planned, missing, "not_applicable", reason)
+    for measurement, place in missing:
+        spec = measurement.condition
+        work.models.write(
+            place.measurement_id, place.absent(settings_of(spec), spec.kind, "not_applicable", reason), {}
+        )
+    work.models.forget_failure(planned.key.fit_id)
     work.reporter.say(f"{planned.key.model} does not apply to {planned.key.source}: {reason}")
-    work.reporter.advance("not applicable", units=len(planned.measurements))
+    work.reporter.advance(len(missing))
+
+
+def _write_row_without_fit(
+    work: Workshop, planned: PlannedFit, missing: Sequence[object], status: str, reason: str
+) -> None:
+    # Where some measurements are stored there was a fit, and its row says where they came from.
+    whole = len(planned.measurements) * len(_names(work, planned))
+    if len(missing) == whole or not work.models.has_fit_row(planned.key.fit_id):
+        work.models.write_fit(_row(work, planned, {"status": status, "reason": reason}))
 
 
 def _note_failure(work: Workshop, text: str) -> None:
@@ -390,27 +455,23 @@ def _note_failure(work: Workshop, text: str) -> None:
     work.reporter.say(f"failed: {text}")
 
 
-def _write_fit_row(
-    work: Workshop, planned: PlannedFit, stored: StoredFit, variants: Mapping[str, Variant]
-) -> None:
+def _write_fit_row(work: Workshop, planned: PlannedFit, stored: StoredFit, variants: Mapping[str, Variant]) -> None:
     headline = variants[stored.fitted.headline]
-    names = sorted(variants, key=lambda name: name != stored.fitted.headline)
     facts = {
         **stored.facts,
         "batch_size": work.batch_size,
         "parameters_stored": headline.parameters_stored,
         "forward_passes": headline.forward_passes,
-        "variants": json.dumps(names),
+        "variants": json.dumps(list(variants)),
         "temperatures": json.dumps({name: variant.temperature for name, variant in variants.items()}),
         "probes": json.dumps(
-            {name: {"gradient": v.gradient, "batch": v.batch, "prepared": v.note} for name, v in variants.items()}
+            {name: {"gradient": v.gradient, "broken": v.broken, "prepared": v.note} for name, v in variants.items()}
         ),
     }
     work.models.write_fit(_row(work, planned, facts))
 
 
 def _row(work: Workshop, planned: PlannedFit, facts: Mapping[str, Any]) -> dict[str, Any]:
-    amount = "full" if planned.key.shots == "full" else int(planned.key.shots)
     blank = {
         "status": "ok",
         "reason": "",
@@ -431,7 +492,7 @@ def _row(work: Workshop, planned: PlannedFit, facts: Mapping[str, Any]) -> dict[
         "saved_bytes": 0,
         "forward_passes": 1.0,
         "data_read": "[]",
-        "source_hash": work.data.training(planned.key.task, planned.sources, "train", amount).hash,
+        "source_hash": work.data.training(planned.key.task, planned.sources, "train", amount(planned.key.shots)).hash,
         "variants": "[]",
         "temperatures": "{}",
         "probes": "{}",

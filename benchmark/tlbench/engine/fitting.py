@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tlbench.engine.context import FitContext
 from tlbench.engine.provenance import device_name, git_state, packages, peak_memory_bytes, tlbench_version
-from tlbench.errors import FitError, PluginError, TlbenchError
-from tlbench.methods.base import Fitted, Method, Predictor, method_name
+from tlbench.errors import FitError, TlbenchError, listed
+from tlbench.methods.base import Fitted, Method, Predictor, Tag, method_name
 from tlbench.methods.fitted import as_fitted, state_of
 
 if TYPE_CHECKING:
     from tlbench.models.backbone import Backbone
     from tlbench.records.store import Store
 
+_GIVEN: frozenset[Tag] = frozenset({"id_train", "id_val", "target_unlabeled_train", "target_unlabeled_test"})
 _CHECKED_IMAGES = 8
 _REBUILT_TOLERANCE = 1e-4
 
@@ -49,6 +50,9 @@ class StoredFit:
 
 def unmet_need(method: Method, backbone: Backbone, *, sources: int, validation: int, info: Mapping[str, Any]) -> str:
     """Return why a method does not apply here, or an empty string."""
+    lacking = method.reads - _GIVEN
+    if lacking:
+        return f"reads {listed(sorted(lacking))}, which the suite does not give"
     for need in sorted(method.requires):
         if need == "id_val" and validation == 0:
             return "needs validation images, the suite has none here"
@@ -61,9 +65,7 @@ def unmet_need(method: Method, backbone: Backbone, *, sources: int, validation: 
     return ""
 
 
-def obtain(
-    fit_id: str, method: Method, context: FitContext, store: Store, say: Callable[[str], None]
-) -> StoredFit:
+def obtain(fit_id: str, method: Method, context: FitContext, store: Store, say: Callable[[str], None]) -> StoredFit:
     """Return a fit: rebuilt from the store where that works, else trained and stored.
 
     Parameters
@@ -81,12 +83,15 @@ def obtain(
         If ``fit`` raises, or returns what is not a predictor.
     NotApplicableError
         If the method says that it cannot exist here.
+    StoreError
+        If the fit cannot be written.
     """
     if store.has_fit(fit_id):
         try:
             return rebuild(fit_id, method, context, store)
-        except (NotImplementedError, KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-            say(f"{context.source}: the stored fit cannot be rebuilt ({one_line(error)}); it is fitted again")
+        except (Exception, SystemExit) as error:
+            # A build that fails, or a damaged file: the fit can always be made again, and says so.
+            say(f"{context.source}: the stored fit cannot be rebuilt ({told(error, method)}); it is fitted again")
     return _train(fit_id, method, context, store, say)
 
 
@@ -95,7 +100,7 @@ def rebuild(fit_id: str, method: Method, context: FitContext, store: Store) -> S
     folder = store.fit_folder(fit_id)
     kept = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
     if not kept["rebuilds"]:
-        raise ValueError(kept["why_not"])
+        raise FitError(kept["why_not"])
     state = load_file(folder / "state.safetensors")
     if kept["as_fresh"]:
         fresh = context.backbone.fresh(context.classes).state_dict()
@@ -103,10 +108,24 @@ def rebuild(fit_id: str, method: Method, context: FitContext, store: Store) -> S
     return StoredFit(method.build(context, state, kept["recipe"]), kept["facts"])
 
 
-def one_line(error: BaseException) -> str:
-    """Return an exception as one line: its type and the first line of what it says."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+def told(error: BaseException, method: Method) -> str:
+    """Return an exception as one line: what it says, and where in the plug-in it was raised."""
+    text = " ".join(str(error).split())
+    if isinstance(error, FitError | TlbenchError):
+        return text
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + _place(error, method)
+
+
+def _place(error: BaseException, method: Method) -> str:
+    """Return the innermost line of the plug-in's own file that an exception went through, else of any file."""
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        lines.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    home = getattr(sys.modules.get(type(method).__module__), "__file__", None)
+    own = [line for line in lines if line[0] == home] or lines
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
 
 
 def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: Callable[[str], None]) -> StoredFit:
@@ -115,8 +134,8 @@ def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: 
         fitted = as_fitted(method.fit(context), method_name(type(method)))
     except (FitError, TlbenchError):
         raise
-    except Exception as error:
-        raise FitError(f"fit raised {one_line(error)}{_place(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise FitError(f"fit raised {told(error, method)}") from error
     facts = {
         "tlbench_version": tlbench_version(),
         "git_state": git_state(),
@@ -131,42 +150,32 @@ def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: 
         "saved_bytes": context.budget.saved_bytes,
         "data_read": json.dumps(sorted(context.reads)),
     }
-    state = _kept_state(fitted)
-    why_not = _why_not_rebuilt(method, context, fitted, state)
+    try:
+        # Copies: predicting moves the state of a network that adapts. The recipe as it will be read back.
+        state = {name: tensor.clone() for name, tensor in state_of(fitted).items()}
+        recipe = json.loads(json.dumps(dict(fitted.recipe)))
+        why_not = _why_not_rebuilt(method, context, fitted, state, recipe)
+    except (Exception, SystemExit) as error:
+        # Whatever a plug-in's build raises, the fit itself is good: it is told and repeated when needed.
+        state, recipe, why_not = {}, {}, told(error, method)
     if why_not:
-        say(f"{context.source}: this fit cannot be rebuilt from its state and is repeated when needed again ({why_not})")
-    _save(store, fit_id, context, fitted, {} if state is None else state, facts, why_not)
+        say(f"{context.source}: this fit cannot be rebuilt and is repeated when needed again ({why_not})")
+        state, recipe = {}, {}
+    _save(store, fit_id, context, state, recipe, facts, why_not)
     return StoredFit(fitted, facts, trained=True)
 
 
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})" if trace else ""
-
-
-def _kept_state(fitted: Fitted) -> dict[str, Tensor] | None:
-    try:
-        return state_of(fitted)
-    except PluginError:
-        return None
-
-
-def _why_not_rebuilt(method: Method, context: FitContext, fitted: Fitted, state: dict[str, Tensor] | None) -> str:
+def _why_not_rebuilt(
+    method: Method, context: FitContext, fitted: Fitted, state: Mapping[str, Tensor], recipe: Mapping[str, Any]
+) -> str:
     """Return why a rebuilt fit would not predict what the fitted one does, or an empty string."""
-    if state is None:
-        return "several variants and no Fitted.state"
     images = context.example(_CHECKED_IMAGES)
-    try:
-        again = method.build(context, {name: tensor.clone() for name, tensor in state.items()}, dict(fitted.recipe))
-        if set(again.variants) != set(fitted.variants):
-            return f"build returns the variants {sorted(again.variants)}, fit {sorted(fitted.variants)}"
-        first, second = _outputs(fitted.predictor(), images), _outputs(again.predictor(), images)
-    except Exception as error:
-        # Whatever a plug-in's build raises, the fit itself is good: it is told and repeated when needed.
-        return f"build raised {one_line(error)}"
-    if first.shape != second.shape or not torch.allclose(first, second, rtol=_REBUILT_TOLERANCE, atol=1e-5):
+    again = method.build(context, {name: tensor.clone() for name, tensor in state.items()}, recipe)
+    if set(again.variants) != set(fitted.variants):
+        return f"build returns the variants {listed(sorted(again.variants))}, fit {listed(sorted(fitted.variants))}"
+    rebuilt = _outputs(again.predictor(), images)
+    made = _outputs(fitted.predictor(), images)
+    if made.shape != rebuilt.shape or not torch.allclose(made, rebuilt, rtol=_REBUILT_TOLERANCE, atol=1e-5):
         return "the rebuilt predictor gives other outputs"
     return ""
 
@@ -174,8 +183,11 @@ def _why_not_rebuilt(method: Method, context: FitContext, fitted: Fitted, state:
 def _outputs(predictor: Predictor, images: Tensor) -> Tensor:
     if predictor.reset is not None:
         predictor.reset()
+    module = predictor.module.to(images.device)
+    if not (predictor.adapts or predictor.batch_dependent):
+        module.eval()
     with torch.no_grad():
-        outputs: Tensor = predictor.module(images)
+        outputs: Tensor = module(images)
     return outputs.float().nan_to_num()
 
 
@@ -183,24 +195,25 @@ def _save(
     store: Store,
     fit_id: str,
     context: FitContext,
-    fitted: Fitted,
     state: Mapping[str, Tensor],
+    recipe: Mapping[str, Any],
     facts: Mapping[str, Any],
     why_not: str,
 ) -> None:
     # Tensors that equal a fresh copy's are left out: a linear probe is kilobytes, not its whole backbone.
-    fresh = context.backbone.fresh(context.classes).state_dict() if not why_not else {}
-    as_fresh = [name for name, tensor in state.items() if _plain(name) in fresh and _same(tensor, fresh[_plain(name)])]
-    rest = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name not in as_fresh}
+    fresh = context.backbone.fresh(context.classes).state_dict() if state else {}
+    as_fresh = {name for name, tensor in state.items() if _plain(name) in fresh and _same(tensor, fresh[_plain(name)])}
+    rest = {name: tensor.contiguous() for name, tensor in state.items() if name not in as_fresh}
     kept = {
         "rebuilds": not why_not,
         "why_not": why_not,
-        "recipe": dict(fitted.recipe),
-        "as_fresh": as_fresh,
+        "recipe": dict(recipe),
+        "as_fresh": sorted(as_fresh),
         "facts": dict(facts),
     }
     with store.writing_fit(fit_id) as folder:
-        save_file({} if why_not else rest, folder / "state.safetensors")
+        # By Python's own hands: the library's would hide in its text that the disk is full.
+        (folder / "state.safetensors").write_bytes(save(rest))
         (folder / "fit.json").write_text(json.dumps(kept), encoding="utf-8")
 
 

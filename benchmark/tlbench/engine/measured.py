@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tlbench.errors import FitError
 from tlbench.models.prepare import prepare
+from tlbench.models.statistics import NonFiniteOutputs
 
 if TYPE_CHECKING:
     from tlbench.conditions.base import Loss, Output
@@ -36,28 +37,45 @@ class MeasuredPredictor:
     example : uint8 tensor, shape (n, 3, h, w)
         A few images on which the prepared network must agree with the one it was made from.
 
+    tell : callable, optional
+        Told how many images were passed forward, after every pass.
+
     Attributes
     ----------
-    images_predicted : int
-        Forward passes so far, one an image.
     note : str
         What was prepared, for the fit's provenance.
     """
 
-    def __init__(self, predictor: Predictor, *, classes: int, device: str, chunk: int, example: Tensor) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        classes: int,
+        device: str,
+        chunk: int,
+        example: Tensor,
+        tell: Callable[[int], None] | None = None,
+    ) -> None:
         self.predictor = predictor
         self.classes = classes
         self.device = torch.device(device)
         self.chunk = chunk
-        self.images_predicted = 0
         self.note = "as fitted"
         self.module: nn.Module = predictor.module.to(self.device)
-        if predictor.adapts or predictor.batch_dependent:
+        self._tell = tell
+        self._channels_last = False
+        if self.batch_dependent:
             return
         self.module.eval()
         if predictor.differentiable:
-            prepared = prepare(self.module, _as_float(example).to(self.device))
-            self.module, self.note = prepared.module, prepared.note
+            try:
+                prepared = prepare(self.module, _as_float(example).to(self.device))
+            except Exception as error:
+                # A stranger's module that cannot be copied is measured as it is. One that cannot be called at all
+                # will say so at its first image.
+                self.note = f"as fitted: it cannot be copied and folded ({type(error).__name__})"
+            else:
+                self.module, self.note, self._channels_last = prepared.module, prepared.note, True
 
     @property
     def output(self) -> Output:
@@ -99,7 +117,7 @@ class MeasuredPredictor:
 
     def _forward(self, images: Tensor) -> Tensor:
         moved = images.to(self.device)
-        if self.note != "as fitted":
+        if self._channels_last:
             moved = moved.contiguous(memory_format=torch.channels_last)
         outputs = self.module(moved)
         if not isinstance(outputs, Tensor) or outputs.shape != (len(images), self.classes):
@@ -108,15 +126,19 @@ class MeasuredPredictor:
                 f"the predictor must return outputs of shape ({len(images)}, {self.classes}) for {len(images)} images, "
                 f"it returned {shape}"
             )
-        if not bool(torch.isfinite(outputs).all()) and bool(torch.isnan(outputs).any()):
-            bad = int(torch.isnan(outputs).any(dim=1).sum())
-            raise FitError(f"the predictor returned NaN for {bad} of {len(images)} images")
-        self.images_predicted += len(images)
+        if not outputs.is_floating_point():
+            raise FitError(f"the predictor must return floating-point outputs, it returned {outputs.dtype}")
+        bad = int(torch.isnan(outputs).any(dim=1).sum())
+        if bad:
+            raise NonFiniteOutputs(f"the predictor returned NaN for {bad} of {len(images)} images")
+        if self._tell is not None:
+            self._tell(len(images))
         return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
 
     def _chunked(self, n: int, one: Callable[[slice], _Piece]) -> list[_Piece]:
         """Apply ``one`` to consecutive slices; where memory runs out, halve the chunk and repeat the same images."""
         if self.batch_dependent:
+            # Half of its batch would be another batch, and another result.
             return [one(slice(0, n))]
         pieces: list[_Piece] = []
         start = 0

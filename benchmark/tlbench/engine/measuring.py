@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlbench.binning import ClassBins
 from tlbench.conditions.base import Observed
 from tlbench.conditions.catalogue import build_condition
-from tlbench.binning import ClassBins
 from tlbench.metrics.catalogue import METRICS
 from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_clean, measure_images
 from tlbench.models.statistics import Statistics
@@ -161,13 +161,14 @@ def measure(
     -------
     Measurement
     """
+    n = len(split)
 
     def batches() -> Iterator[Batch]:
         return split.batches(batch_size)
 
     observed = condition.observe(predictor, batches)
     if spec.kind == "attack":
-        columns = attack_columns(observed, condition.settings, len(split))
+        columns = attack_columns(observed, condition.settings, n)
         return attack_measurement(place, columns, condition.settings, split.manifest)
     statistics = {
         setting: Statistics(
@@ -179,10 +180,13 @@ def measure(
         )
         for setting in condition.settings
     }
+    seen = dict.fromkeys(condition.settings, 0)
     for piece in observed:
         if piece.outputs is None:
             raise ValueError(f"condition '{condition.name}' gave no outputs")
         statistics[piece.setting].add(piece.ids, piece.labels, piece.outputs)
+        seen[piece.setting] += len(piece.ids)
+    _check_all_seen(seen, n)
     if spec.kind == "clean":
         return clean_measurement(suite, place, statistics[CLEAN], split.manifest)
     return images_measurement(suite, place, statistics, split.manifest, predicted_clean)
@@ -232,9 +236,7 @@ def images_measurement(
     return Measurement(records, {"predictions": predictions_table(place.measurement_id, parts)})
 
 
-def attack_measurement(
-    place: Place, columns: Columns, settings: Sequence[Setting], manifest: Manifest
-) -> Measurement:
+def attack_measurement(place: Place, columns: Columns, settings: Sequence[Setting], manifest: Manifest) -> Measurement:
     """Return the curve of robust accuracy and what follows from it."""
     by_epsilon = {setting.epsilon: setting for setting in settings}
     whole = Setting(settings[0].condition, norm=settings[0].norm)
@@ -253,7 +255,7 @@ def attack_columns(observed: Iterator[Observed], settings: Sequence[Setting], n:
     label = torch.full((n,), -1, dtype=torch.int32)
     correct = torch.zeros(n, dtype=torch.bool)
     breaking = torch.full((n,), torch.inf, dtype=torch.float64)
-    rows = {setting: 0 for setting in settings}
+    seen = dict.fromkeys(settings, 0)
     for piece in observed:
         if piece.survived is None or piece.correct_clean is None or piece.setting.epsilon is None:
             raise ValueError(f"attack '{piece.setting}' gave no verdicts")
@@ -261,10 +263,8 @@ def attack_columns(observed: Iterator[Observed], settings: Sequence[Setting], n:
         correct[piece.ids] = piece.correct_clean
         broken = piece.ids[~piece.survived & piece.correct_clean]
         breaking[broken] = breaking[broken].clamp(max=piece.setting.epsilon)
-        rows[piece.setting] += len(piece.ids)
-    short = [str(setting) for setting, seen in rows.items() if seen != n]
-    if short:
-        raise ValueError(f"{short[0]}: {rows[settings[0]]} verdicts for {n} images")
+        seen[piece.setting] += len(piece.ids)
+    _check_all_seen(seen, n)
     breaking[~correct] = 0.0
     return {
         "id": np.arange(n, dtype=np.int32),
@@ -272,6 +272,12 @@ def attack_columns(observed: Iterator[Observed], settings: Sequence[Setting], n:
         "correct_clean": correct.numpy(),
         "breaking_epsilon": breaking.numpy(),
     }
+
+
+def _check_all_seen(seen: Mapping[Setting, int], n: int) -> None:
+    for setting, count in seen.items():
+        if count != n:
+            raise ValueError(f"{setting}: the condition observed {count} of {n} images")
 
 
 def columns_with_units(columns: Columns, manifest: Manifest) -> dict[str, NDArray[Any]]:
@@ -293,5 +299,3 @@ def settings_of(spec: AnyCondition) -> tuple[Setting, ...]:
     if spec.kind == "corruption":
         return tuple(Setting(spec.name, severity=float(severity)) for severity in spec.severities)
     return tuple(Setting(spec.name, norm=spec.norm, epsilon=radius) for radius in spec.radii)
-
-

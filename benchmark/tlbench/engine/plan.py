@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.conditions.catalogue import condition_version
 from tlbench.data.prepare import SuiteData
@@ -133,6 +133,11 @@ def plan(
     -------
     tuple of PlannedFit
         In the suite's order; the same for every process, so that shards agree.
+
+    Raises
+    ------
+    UsageError
+        If the selection names what the suite does not have, or leaves nothing.
     """
     selection.check(suite)
     method = model.method
@@ -150,6 +155,9 @@ def plan(
                     continue
                 for shot in shots:
                     fits += _fits_of_source(suite, data, model, backbone, selection, task, sources, shot, seed)
+    if not fits:
+        chosen = ", ".join(f"{key}={name}" for key, names in (selection.only or {}).items() for name in names)
+        raise UsageError(f"--only {chosen}: no pair of suite '{suite.name}' has them all")
     if selection.shard is not None:
         part, parts = selection.shard
         fits = fits[part - 1 :: parts]
@@ -168,6 +176,8 @@ def _fits_of_source(
     seed: int,
 ) -> list[PlannedFit]:
     pairs = [p for p in suite.pairs_of(task) if p.sources == sources and selection.takes("target", p.target)]
+    if not pairs:
+        return []  # none of the selected targets is this source's
     reads_target = bool(model.method.reads & TARGET_TAGS)
     groups: list[tuple[Pair | None, list[Pair]]] = (
         [(pair, [pair]) for pair in pairs] if reads_target else [(None, pairs)]
@@ -212,13 +222,12 @@ def _fit_key(
     method = model.method
     # What uses no pretrained weights stands apart from what does, whichever backbone the suite names.
     shown = backbone if method.pretrained else None
-    amount = "full" if shots == "full" else int(shots)
     fit_id = fit_id_of(
         suite,
         method,
         model.source,
         backbone.weights_hash if backbone else "none",
-        train=data.training(task, sources, "train", amount).hash,
+        train=data.training(task, sources, "train", amount(shots)).hash,
         val=data.training(task, sources, "val").hash,
         shots=shots,
         seed=seed,
@@ -244,6 +253,11 @@ def _fit_key(
         control=method.control,
         fit_id=fit_id,
     )
+
+
+def amount(shots: str) -> Literal["full"] | int:
+    """Return a key's shots as the data take them."""
+    return "full" if shots == "full" else int(shots)
 
 
 def fit_id_of(

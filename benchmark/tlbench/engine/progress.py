@@ -24,14 +24,21 @@ class Reporter:
         Say nothing.
     stream : text file, optional
         Standard error by default, so that standard output stays for results.
+    seconds : float
+        Between two plain lines, away from a terminal.
     """
 
-    def __init__(self, total: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, *, quiet: bool = False, stream: TextIO | None = None, seconds: float = _PLAIN_SECONDS
+    ) -> None:
         self.total = total
         self.done = 0
         self.images = 0
         self.quiet = quiet
         self.stream = stream or sys.stderr
+        self.seconds = seconds
+        self._text = "starting"
+        self._step = ""
         self._started = time.monotonic()
         self._last_line = self._started
         self._live: Progress | None = None
@@ -68,18 +75,36 @@ class Reporter:
 
     def doing(self, text: str) -> None:
         """Tell what is being done now."""
-        if self._live is not None and self._task is not None:
-            self._live.update(self._task, description=text, rate=self._rate())
+        self._text = text
+        self._show()
 
-    def advance(self, text: str, *, units: int = 1, images: int = 0) -> None:
-        """Count finished work; away from a terminal a line is printed every few seconds."""
-        self.done += units
+    def step(self, done: int, total: int) -> None:
+        """Tell how far the training at hand is."""
+        self._step = f" ({done}/{total} steps)"
+        self._show()
+        self._step = ""
+
+    def predicted(self, images: int) -> None:
+        """Count images that were passed through a predictor."""
         self.images += images
+        self._show()
+
+    def advance(self, units: int = 1) -> None:
+        """Count finished work."""
+        self.done += units
+        self._show()
+
+    def _show(self) -> None:
+        """Bring the live line up to date; away from a terminal, print a line every few seconds."""
+        if self.quiet:
+            return
+        text = self._text + self._step
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, advance=units, description=text, rate=self._rate())
-        elif not self.quiet and time.monotonic() - self._last_line > _PLAIN_SECONDS:
+            self._live.update(self._task, completed=self.done, total=self.total, description=text, rate=self._rate())
+        elif time.monotonic() - self._last_line > self.seconds:
             self._last_line = time.monotonic()
-            print(f"{self.done}/{self.total}  {text}  {self._rate()}  {self._left()}", file=self.stream, flush=True)
+            parts = (f"{self.done}/{self.total}", text, self._rate(), self._left())
+            print("  ".join(part for part in parts if part), file=self.stream, flush=True)
 
     def _rate(self) -> str:
         seconds = time.monotonic() - self._started
@@ -88,5 +113,6 @@ class Reporter:
     def _left(self) -> str:
         if not self.done:
             return ""
-        seconds = (time.monotonic() - self._started) / self.done * (self.total - self.done)
+        # A fit's number of variants is known once it is made: more may be done than was counted before.
+        seconds = (time.monotonic() - self._started) / self.done * max(self.total - self.done, 0)
         return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"

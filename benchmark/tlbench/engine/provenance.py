@@ -9,13 +9,22 @@ import platform
 import resource
 import subprocess
 import sys
-
 from functools import cache
 from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pillow", "opencv-python-headless", "foolbox")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "opencv-python-headless",
+    "foolbox",
+)
 
 
 @cache

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ def score(
     started = time.monotonic()
     if output not in OUTPUTS:
         raise UsageError(f"--output {output}: expected {listed(OUTPUTS)}{nearest(output, OUTPUTS)}")
-    kind = cast(Output, output)
+    kind = next(known for known in OUTPUTS if known == output)
     content = read_outputs(file)
     data = SuiteData(suite, base=base, data_root=Path(data_root) if data_root else None)
     known = dict(_sets(suite))
@@ -121,7 +121,9 @@ def score(
         ]
         try:
             temperatures[key] = _temperature(found, kind)
-            fits[key] = [(_place(key, one.planned), _measured(suite, key, one, kind, temperatures[key])) for one in found]
+            fits[key] = [
+                (_place(key, one.planned), _measured(suite, key, one, kind, temperatures[key])) for one in found
+            ]
         except FitError as problem:
             raise DataError(f"{file}: {source}, seed {seed}: {problem}") from None
     store = Store(run_dir, suite.name, suite.hash)
@@ -233,7 +235,7 @@ def _measured(suite: Suite, key: FitKey, found: _Found, output: Output, temperat
         temperature=temperature,
         full=True,
         bins=suite.metrics.ece_bins,
-        closed=cast(Literal["left", "right"], suite.metrics.ece_closed),
+        closed=suite.metrics.ece_closed,
     )
     statistics.add(torch.arange(len(found.split)), torch.from_numpy(found.split.labels.copy()), found.outputs)
     return clean_measurement(suite, _place(key, found.planned), statistics, found.split.manifest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +46,22 @@ _KINDS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a session did."""
+    """What a session did.
+
+    Attributes
+    ----------
+    model : str
+    settings_hash, weights_hash : str
+        Which version of the model: a plug-in's source may have changed under one name. Empty where nothing was planned.
+    failures : tuple of str
+        One line each.
+    complete : bool
+    seconds : float
+    """
 
     model: str
+    settings_hash: str
+    weights_hash: str
     failures: tuple[str, ...]
     complete: bool
     seconds: float
@@ -84,11 +97,23 @@ class Session:
         started = time.monotonic()
         self.work.store.prepare(self.suite.model_dump(mode="json"))
         self.work.models.prepare(_card(self.work.model))
+        for planned in self.fits[:1]:
+            # What failed in an older source of a plug-in, or with other weights, is not this model's failure.
+            key = planned.key
+            self.work.models.forget_failures_but(settings_hash=key.settings_hash, weights_hash=key.weights_hash)
         self.work.reporter.total = self.count()["measurements_to_do"]
         with self.work.reporter:
             run(self.work, self.fits)
         complete = not any(pending(self.work, planned) for planned in self.fits)
-        return Outcome(self.work.model.name, tuple(self.work.failures), complete, time.monotonic() - started)
+        first = self.fits[0].key if self.fits else None
+        return Outcome(
+            self.work.model.name,
+            first.settings_hash if first else "",
+            first.weights_hash if first else "",
+            tuple(self.work.failures),
+            complete,
+            time.monotonic() - started,
+        )
 
 
 def open_session(
@@ -128,7 +153,8 @@ def open_session(
     kinds = _condition_kinds(metrics)
     chosen = _model(model, predictors, settings, backbone, name, read.protocol.backbone)
     if predictors is not None:
-        only = {**(selection.get("only") or {}), "source": tuple(predictors)}
+        only = dict(selection.get("only") or {})
+        only["source"] = tuple(source for source in predictors if source in only.get("source", predictors))
         selection = {**selection, "only": only}
     chosen_selection = Selection(**selection)
     chosen_selection.check(read)
@@ -182,8 +208,10 @@ def _model(
         raise UsageError("expected a model, or predictors that are already trained: one of the two")
     if predictors is not None:
         return trained_model(predictors, backbone=backbone, name=name)
+    if settings and not isinstance(model, str):
+        raise UsageError("settings: expected none beside a method that is made already; give them to its class")
     if isinstance(model, Model):
-        return model
+        return replace(model, backbone=backbone or model.backbone, name=name or model.name)
     if isinstance(model, Method):
         return model_of(model, backbone=backbone, name=name)
     assert model is not None

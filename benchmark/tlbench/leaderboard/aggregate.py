@@ -99,7 +99,9 @@ class Prepared:
         numbers = self.numbers.get(form.terms["metric"].iloc[0], _NO_NUMBERS)
         term = term_of[numbers["cell"].to_numpy()]
         # A whole measurement that is absent is told by one metric of each setting, not always by the one weighed here.
-        places = {(*place, key.partition("|")[0]) for *place, key in form.terms[_CELL].itertuples(index=False, name=None)}
+        places = {
+            (*place, key.partition("|")[0]) for *place, key in form.terms[_CELL].itertuples(index=False, name=None)
+        }
         told = [place in places for place in self.absent[_PLACE].itertuples(index=False, name=None)]
         return numbers[term >= 0].assign(term=term[term >= 0]), self.absent[np.array(told, dtype=np.bool_)]
 
@@ -138,8 +140,10 @@ def prepare(records: pd.DataFrame, seeds: Iterable[int]) -> Prepared:
         control=rows["control"].to_numpy(np.bool_),
         deterministic=rows["deterministic"].to_numpy(np.bool_),
         cells={cell: number for number, cell in enumerate(cells[_CELL].itertuples(index=False, name=None))},
-        numbers=dict(tuple(kept.loc[ok, ["metric", *_NUMBERS]].groupby("metric")[_NUMBERS])),
-        absent=kept.loc[~ok, ["row", *_PLACE, "seed", "status", "reason", "deterministic"]].sort_values([*_PLACE, "seed"]),
+        numbers={str(metric): group[_NUMBERS] for metric, group in kept[ok].groupby("metric")},
+        absent=kept.loc[~ok, ["row", *_PLACE, "seed", "status", "reason", "deterministic"]].sort_values(
+            [*_PLACE, "seed"]
+        ),
     )
 
 
@@ -204,7 +208,8 @@ def fit_row(row: Row) -> Row:
 def infinite_images(prepared: Prepared, form: Form) -> dict[Row, int]:
     """Return, by row, how many predictions of a form's cells gave the true class probability zero."""
     counts, _ = prepared.of(replace(form, terms=form.terms.assign(metric="infinite_nll_count")))
-    return {prepared.rows[number]: int(total) for number, total in counts.groupby("row")["value"].sum().items()}
+    totals = counts.groupby("row")["value"].sum()
+    return {prepared.rows[int(number)]: int(total) for number, total in zip(totals.index, totals, strict=True)}
 
 
 def combine_standard_errors(

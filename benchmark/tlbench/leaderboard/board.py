@@ -9,7 +9,17 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from tlbench.errors import UsageError
-from tlbench.leaderboard.aggregate import ROW, Prepared, Row, Score, costs, fit_row, infinite_images, prepare, score_rows
+from tlbench.leaderboard.aggregate import (
+    ROW,
+    Prepared,
+    Row,
+    Score,
+    costs,
+    fit_row,
+    infinite_images,
+    prepare,
+    score_rows,
+)
 from tlbench.leaderboard.forms import Form, check_metric, form
 from tlbench.metrics.catalogue import METRICS
 from tlbench.suites.spec import Role, Suite
@@ -154,7 +164,7 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
                 "high": score.high,
                 "reason": _reason(score, infinite.get(row, 0)),
                 **{column: table[row].value if row in table else None for column, table in beside.items()},
-                "fit_seconds": float(cost.at[fit, "fit_seconds"]) if fit in cost.index else None,
+                "fit_seconds": cost["fit_seconds"].get(fit),
             }
         )
     frame = _ranked(rows, higher=METRICS[name].higher_is_better)
@@ -181,8 +191,7 @@ def line_of(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, model: str)
     row = prepared.rows[0]
     line = {column: table[row].value for column, table in _beside(prepared, suite, seeds).items()}
     cost = costs(fits[fits["model"] == model], seeds)
-    if fit_row(row) in cost.index:
-        line["fit_seconds"] = float(cost.at[fit_row(row), "fit_seconds"])
+    line["fit_seconds"] = cost["fit_seconds"].get(fit_row(row))
     return {column: value for column, value in line.items() if value is not None}
 
 

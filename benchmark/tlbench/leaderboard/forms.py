@@ -145,9 +145,7 @@ def form(suite: Suite, metric: str, role: Role | None = None) -> Form:
         place = f" on {role}" if role else ""
         raise UsageError(f"suite '{suite.name}' does not measure '{metric}'{place}; give another --metric")
     cells = list(_ood_cells(suite) if where == "ood-test" else _id_cells(suite, by_pair=False, role=where))
-    rows = [
-        (*cell, setting, plain, weight * share) for cell, weight in cells for setting, share in settings
-    ]
+    rows = [(*cell, setting, plain, weight * share) for cell, weight in cells for setting, share in settings]
     return Form(metric, where, _frame(rows), fits_of)
 
 
@@ -203,5 +201,5 @@ def _keys(condition: Clean | Transform | Corruption | Attack, metric: str) -> li
     return [setting_key("clean", None, None, None)]
 
 
-def _frame(rows: list[tuple[str | float, ...]]) -> pd.DataFrame:
+def _frame(rows: list[tuple[object, ...]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*TERM, "weight"])

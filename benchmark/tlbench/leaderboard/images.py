@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from tlbench.records.lock import Key, read_lock
 from tlbench.records.manifest import Manifest
 from tlbench.suites.load import suites_folder
-from tlbench.suites.spec import PART_OF_ROLE, Suite
+from tlbench.suites.spec import PART_OF_ROLE, Role, Suite
 
 _SET: Final = ["task", "source", "target", "role", "split_hash"]
 
@@ -49,8 +49,8 @@ def with_images(rows: pd.DataFrame, suite: Suite | None, lock: Path | None = Non
         return rows.astype({"image": "str", "cluster": "str", "group": "str"})
     locked = read_lock(path)
     names, clusters, groups = (np.full(len(rows), None, dtype=object) for _ in range(3))
-    for key, places in rows.groupby(_SET, sort=False).indices.items():
-        task, source, target, role, split_hash = key
+    groups_of_rows: dict[Any, Any] = dict(rows.groupby(_SET, sort=False).indices)
+    for (task, source, target, role, split_hash), places in groups_of_rows.items():
         ids = rows["id"].to_numpy()[places]
         manifest = _manifest(locked, suite, task, source, target, role, int(ids.max()) + 1)
         if manifest is None or manifest.hash != split_hash:
@@ -66,11 +66,10 @@ def with_images(rows: pd.DataFrame, suite: Suite | None, lock: Path | None = Non
 
 
 def _manifest(
-    locked: dict[Key, Manifest], suite: Suite, task: str, source: str, target: str, role: str, n: int
+    locked: dict[Key, Manifest], suite: Suite, task: str, source: str, target: str, role: Role, n: int
 ) -> Manifest | None:
     """Return the first ``n`` images of a set as the lock has it, of the pair's classes where it has some."""
-    parts: dict[str, str] = {**PART_OF_ROLE}
-    whole = locked.get((task, target, parts[role]))
+    whole = locked.get((task, target, PART_OF_ROLE[role]))
     if whole is None:
         return None
     chosen = [pair.classes for pair in suite.pairs_of(task) if pair.source == source and pair.target == target]

@@ -193,14 +193,17 @@ def _stores(wanted: _Wanted) -> list[Store]:
 
 def _reader(model: ModelStore) -> Callable[[str], pa.Table]:
     def read(name: str) -> pa.Table:
-        return model.records() if name == "records" else model.fits() if name == "fits" else model.table(name, PREDICTIONS)
+        return (
+            model.records() if name == "records" else model.fits() if name == "fits" else model.table(name, PREDICTIONS)
+        )
 
     return read
 
 
 def _load(name: str, schema: pa.Schema, wanted: _Wanted, all_versions: bool) -> pd.DataFrame:
     current = _current_hashes(wanted)
-    kept, notes, others = [], [], {}
+    kept, notes = [], []
+    others: dict[tuple[str, str], set[str]] = {}
     for part in _parts(wanted):
         frame = _frame(part.read(name), schema, part.origin)
         now = current.get(part.suite)
@@ -212,12 +215,15 @@ def _load(name: str, schema: pa.Schema, wanted: _Wanted, all_versions: bool) -> 
         were = ", ".join(sorted(value[:_SHORT] for value in hashes))
         place = f"{wanted.run_dir}: " if origin == "local" else "published "
         notes.append(
-            f"{place}results of suite '{suite}' with hash {were} are left out: the suite is now {current[suite][:_SHORT]}"
+            f"{place}results of suite '{suite}' with hash {were} are left out: "
+            f"the suite is now {current[suite][:_SHORT]}"
         )
     # Concatenating empty tables would lose the types of their columns.
     filled = [frame for frame in kept if len(frame)]
     if not filled and notes:
-        raise StoreError(f"{notes[0]}, and there are no others; give the suite that they were made with, or run it again")
+        raise StoreError(
+            f"{notes[0]}, and there are no others; give the suite that they were made with, or run it again"
+        )
     table = pd.concat(filled, ignore_index=True) if filled else _frame(schema.empty_table(), schema, "local")
     if wanted.suite is None and wanted.name is not None and not all_versions:
         _check_one_version(table, wanted)
@@ -237,7 +243,8 @@ def _check_one_version(table: pd.DataFrame, wanted: _Wanted) -> None:
     if len(hashes) > 1:
         short = listed(value[:_SHORT] for value in hashes)
         raise StoreError(
-            f"{wanted.run_dir}: results of {len(hashes)} versions of suite '{wanted.name}', {short}; give the suite's file"
+            f"{wanted.run_dir}: results of {len(hashes)} versions of suite '{wanted.name}', {short}; "
+            "give the suite's file"
         )
 
 
@@ -247,4 +254,3 @@ def _frame(table: pa.Table, schema: pa.Schema, origin: str) -> pd.DataFrame:
     frame = frame.astype({field.name: "str" for field in schema if str(field.type) == "string"})
     frame["origin"] = pd.Series(origin, index=frame.index, dtype="str")
     return frame
-

@@ -166,7 +166,7 @@ def _blocks(board: Board) -> Iterator[tuple[str, list[Any], list[_Column]]]:
     """Yield title, rows and columns of every table: the sections, the controls, what is not complete."""
     frame = board.frame
     named = _names(frame)
-    rows = [row._replace(name=name) for row, name in zip(frame.itertuples(index=False), named, strict=True)]
+    rows: list[Any] = list(frame.assign(name=named).itertuples(index=False))
     shown = [row for row in rows if row.standing in ("ranked", "unranked")]
     several = len({(row.protocol, row.shots) for row in rows}) > 1
     for section in dict.fromkeys((row.protocol, row.shots, row.pretraining) for row in shown):
@@ -190,9 +190,7 @@ def _names(frame: pd.DataFrame) -> list[str]:
     """Return what every row is called: with a mark if it is one's own, and its settings' hash where names clash."""
     keys = list(zip(frame["name"], frame["origin"], frame["backbone"], frame["protocol"], frame["shots"], strict=True))
     names = []
-    for key, name, origin, settings in zip(
-        keys, frame["name"], frame["origin"], frame["settings_hash"], strict=True
-    ):
+    for key, name, origin, settings in zip(keys, frame["name"], frame["origin"], frame["settings_hash"], strict=True):
         clash = f" ({plain(settings)[:8]})" if keys.count(key) > 1 else ""
         names.append(plain(name) + clash + (" *" if origin == "local" else ""))
     return names

@@ -12,6 +12,7 @@ stay light. A complete plug-in is one class::
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, dataclass_transform
@@ -317,7 +318,7 @@ class Context(Protocol):
         ...
 
     def train(self, net: nn.Module, hooks: Hooks | None = None, *, order: str = "order", **recipe: Any) -> nn.Module:
-        """Train ``net`` in place on ``id_train`` by the suite's recipe, overridden by keyword; return it in eval mode."""
+        """Train ``net`` in place on ``id_train`` by the suite's recipe, overridden by keyword; it returns in eval mode."""
         ...
 
     def fitted(self, method: Method | str, **settings: Any) -> Fitted:
@@ -393,6 +394,6 @@ def method_name(cls: type[Method]) -> str:
     """
     name = cls.__name__
     out = [name[:1].lower()]
-    for before, letter in zip(name, name[1:], strict=False):
+    for before, letter in itertools.pairwise(name):
         out.append(f"-{letter.lower()}" if letter.isupper() and not before.isupper() else letter.lower())
     return "".join(out)

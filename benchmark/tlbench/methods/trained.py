@@ -111,5 +111,6 @@ def _predictor(given: Given, context: Context) -> Predictor:
         net.load_state_dict(state)
     except (OSError, RuntimeError, SafetensorError, AttributeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PluginError(f"{path}: not a checkpoint of {context.backbone.name} with {context.classes} classes ({first})") from None
+        expected = f"a checkpoint of {context.backbone.name} with {context.classes} classes"
+        raise PluginError(f"{path}: not {expected} ({first})") from None
     return Predictor(net.eval())

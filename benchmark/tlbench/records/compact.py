@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from tlbench.records.precision import as_stored
 from tlbench.records.store import explained
 
 _LEVEL = 19
@@ -43,6 +46,50 @@ def write_compact(path: Path, table: pa.Table, *, order: Sequence[str] = (), del
             # Minima and maxima help who skips row groups; there is one.
             write_statistics=False,
         )
+
+
+_DERIVED = (("confidence", "log_likelihood"), ("confidence_scaled", "log_likelihood_scaled"))
+
+
+def without_derivable(predictions: pa.Table) -> pa.Table:
+    """Return predictions whose confidence is null wherever it follows, to the last bit, from the log-likelihood.
+
+    The predicted class of an image that is right is the true one, so its confidence is the exponential of the
+    log-likelihood: a fifth of the bytes of a submission. ``with_derivable`` is the inverse.
+    """
+    table = predictions
+    for name, source in _DERIVED:
+        column = _floats(table, name)
+        follows = _right(table) & (column == _derived(table, source))
+        table = _with_column(table, name, column, np.isnan(column) | follows)
+    return table
+
+
+def with_derivable(table: pa.Table) -> pa.Table:
+    """Return predictions with every confidence that ``without_derivable`` left out."""
+    for name, source in _DERIVED:
+        column, derived = _floats(table, name), _derived(table, source)
+        restored = np.where(np.isnan(column) & _right(table), derived, column)
+        table = _with_column(table, name, restored, np.isnan(restored))
+    return table
+
+
+def _floats(table: pa.Table, name: str) -> NDArray[np.float32]:
+    floats: NDArray[np.float32] = table.column(name).to_numpy().astype(np.float32)
+    return floats
+
+
+def _right(table: pa.Table) -> NDArray[np.bool_]:
+    return np.asarray(table.column("rank").to_numpy() == 0)
+
+
+def _derived(table: pa.Table, source: str) -> NDArray[np.float32]:
+    return as_stored(np.exp(_floats(table, source).astype(np.float64)))
+
+
+def _with_column(table: pa.Table, name: str, values: NDArray[np.float32], null: NDArray[np.bool_]) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), pa.array(values, pa.float32(), mask=null))
 
 
 def _encoding(kind: pa.DataType, counts_up: bool) -> str | None:

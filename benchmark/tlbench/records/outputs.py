@@ -65,7 +65,9 @@ def read_outputs(path: Path) -> OutputsFile:
         if name not in table.column_names:
             raise DataError(f"{path}: column '{name}' is missing{nearest(name, table.column_names)}")
         if table.column(name).null_count:
-            raise DataError(f"{path}: column '{name}': {table.column(name).null_count} of {len(table)} values are missing")
+            raise DataError(
+                f"{path}: column '{name}': {table.column(name).null_count} of {len(table)} values are missing"
+            )
     if not len(table):
         raise DataError(f"{path}: expected outputs, the file has no rows")
     words = {name: _text(path, table, name) for name in OUTPUT_KEYS if name != "seed"}
@@ -114,7 +116,9 @@ def _outputs(path: Path, table: pa.Table) -> NDArray[np.float64]:
         return np.array(rows, dtype=np.float64)
     expected = [f"output_{place}" for place in range(len(numbered))]
     if not numbered or sorted(numbered) != sorted(expected):
-        raise DataError(f"{path}: expected the columns 'outputs', or 'output_0', 'output_1', ..., got {listed(numbered)}")
+        raise DataError(
+            f"{path}: expected the columns 'outputs', or 'output_0', 'output_1', ..., got {listed(numbered)}"
+        )
     try:
         columns = [table.column(name).cast(pa.float64()).to_numpy() for name in expected]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as problem:

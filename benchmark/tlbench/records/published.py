@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
+from tlbench.records.compact import with_derivable
 from tlbench.records.record import Status
 from tlbench.records.schema import CLASS_BINS, FITS, PREDICTIONS, RECORDS
 from tlbench.records.store import read_table
@@ -52,7 +53,7 @@ class PublishedModel:
     model: str
 
     def table(self, name: str) -> pa.Table:
-        """Return ``records``, ``fits``, ``predictions`` or ``class_bins``.
+        """Return ``records``, ``fits``, ``predictions`` (confidences that were left out put back) or ``class_bins``.
 
         Raises
         ------
@@ -66,7 +67,7 @@ class PublishedModel:
             _check_values(path, table, "suite", {self.suite})
             _check_values(path, table, "model", {self.model})
             _check_values(path, table, "status", set(get_args(Status)))
-        return table
+        return with_derivable(table) if name == "predictions" else table
 
 
 def published_folder() -> Path:

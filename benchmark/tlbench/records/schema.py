@@ -87,7 +87,12 @@ RECORDS = _schema(
         ("metric", _text, False, "metric"),
         ("metric_version", _short, False, "version of the metric's definition"),
         ("value", _exact, True, "the number; null unless status is ok"),
-        ("standard_error", _exact, True, "standard error, clustered where the data name clusters; null where none exists"),
+        (
+            "standard_error",
+            _exact,
+            True,
+            "standard error, clustered where the data name clusters; null where none exists",
+        ),
         ("n", pa.int64(), False, "images that the number rests on"),
         ("status", _text, False, "ok, failed, not_applicable or not_run"),
         ("reason", _text, False, "why there is no value; empty for ok"),
@@ -110,7 +115,12 @@ PREDICTIONS = _schema(
         ("log_likelihood_scaled", _float, True, "log-likelihood after temperature scaling; clean sets only"),
         ("brier_scaled", _float, True, "Brier score after temperature scaling; clean sets only"),
         ("correct_clean", pa.bool_(), True, "attacks: whether the image was right before the attack"),
-        ("breaking_epsilon", _exact, True, "attacks: smallest epsilon that broke it; 0 if wrong when clean; inf if none"),
+        (
+            "breaking_epsilon",
+            _exact,
+            True,
+            "attacks: smallest epsilon that broke it; 0 if wrong when clean; inf if none",
+        ),
     )
 )
 

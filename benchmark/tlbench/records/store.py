@@ -199,7 +199,9 @@ class ModelStore:
         paths = sorted(self.folder.glob("measurements/*/records.parquet"))
         failed = _concatenated(sorted(self.folder.glob("failures/*.parquet")), RECORDS)
         # A kill between the two steps of `write` leaves a failure beside what mended it.
-        mended = pa.compute.is_in(failed.column("measurement_id"), pa.array([p.parent.name for p in paths], pa.string()))
+        mended = pa.compute.is_in(
+            failed.column("measurement_id"), pa.array([p.parent.name for p in paths], pa.string())
+        )
         return pa.concat_tables([_concatenated(paths, RECORDS), failed.filter(pa.compute.invert(mended))])
 
     def fits(self) -> pa.Table:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tlbench.errors import StoreError, UnknownNameError, UsageError, listed, nearest
 from tlbench.methods.card import read_card
-from tlbench.records.compact import write_compact
+from tlbench.records.compact import without_derivable, write_compact
 from tlbench.records.published import model_folder
 from tlbench.records.schema import CLASS_BINS, PREDICTIONS
 from tlbench.records.store import ModelStore, Store, explained, stores
@@ -94,8 +94,8 @@ def current_store(run_dir: Path, suite: Suite) -> Store:
     others = [found.suite_hash[:_SHORT] for found in stores(run_dir, suite.name)]
     if others:
         raise StoreError(
-            f"{run_dir}: expected results of suite '{suite.name}' with hash {suite.hash[:_SHORT]}, got {listed(others)}: "
-            "the suite has changed since; evaluate again"
+            f"{run_dir}: expected results of suite '{suite.name}' with hash {suite.hash[:_SHORT]}, "
+            f"got {listed(others)}: the suite has changed since; evaluate again"
         )
     raise StoreError(f"{run_dir}: there are no results of suite '{suite.name}'; make some with tlbench evaluate")
 
@@ -161,7 +161,7 @@ def submit(
     tables = {
         "records": records,
         "fits": models.fits(),
-        "predictions": models.table("predictions", PREDICTIONS),
+        "predictions": without_derivable(models.table("predictions", PREDICTIONS)),
         "class_bins": models.table("class_bins", CLASS_BINS),
     }
     target = model_folder(results, suite.name, model)
