@@ -119,9 +119,9 @@ def test_the_compact_form_loses_no_bit(tmp_path: Path) -> None:
 
 def test_confidences_that_follow_from_likelihoods_are_left_out_and_put_back(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    likelihood = np.log(draw.uniform(0.3, 1, 1000)).astype(np.float32)
+    likelihood = as_stored(np.log(draw.uniform(0.3, 1, 1000)))
     right = draw.random(1000) < 0.7
-    confidence = np.where(right, np.exp(likelihood.astype(np.float64)), 0.6).astype(np.float32)
+    confidence = as_stored(np.where(right, np.exp(likelihood.astype(np.float64)), 0.6))
     confidence[right.argmax()] = np.nextafter(confidence[right.argmax()], np.float32(0))  # one that does not follow
     columns = {
         "measurement_id": ["k"] * 1000,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tlbench.binning import ClassBins, Closed, class_bins
 from tlbench.errors import FitError
+from tlbench.records.precision import as_stored
 
 Output = Literal["logits", "log_probs", "scores"]
 Columns = dict[str, NDArray[Any]]
@@ -26,7 +27,7 @@ class NonFiniteOutputs(FitError):
 def reduce_outputs(
     outputs: Tensor, labels: Tensor, *, output: Output, temperature: float | None = None, full: bool = False
 ) -> Columns:
-    """Return the sufficient statistics of some images, computed in float64 and stored as float32.
+    """Return the sufficient statistics of some images, computed in float64, stored in 16 significant bits.
 
     Parameters
     ----------
@@ -243,9 +244,13 @@ def _order(values: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _probability_columns(log_probs: Tensor, true: Tensor, predicted: Tensor, *, brier: bool) -> Columns:
+    likelihood = _stored(log_probs.gather(1, true[:, None])[:, 0])
+    confidence = log_probs.gather(1, predicted[:, None])[:, 0].exp()
+    # Of a right prediction the confidence is the likelihood: taken from the stored one, it need not be published twice.
+    follows = torch.from_numpy(likelihood).double().exp().to(confidence.device)
     columns = {
-        "confidence": _stored(log_probs.gather(1, predicted[:, None])[:, 0].exp()),
-        "log_likelihood": _stored(log_probs.gather(1, true[:, None])[:, 0]),
+        "confidence": _stored(torch.where(predicted == true, follows, confidence)),
+        "log_likelihood": likelihood,
     }
     if brier:
         error = log_probs.exp()
@@ -271,7 +276,8 @@ def _scale_derivative(values: Tensor, log_probs: Tensor, true: Tensor) -> Tensor
 
 def _stored(values: Tensor) -> NDArray[Any]:
     array = values.cpu().numpy()
-    return array.astype(np.float32 if values.is_floating_point() else np.int32)
+    # Rounded before any metric sees them, so that every number follows from what is stored.
+    return as_stored(array) if values.is_floating_point() else array.astype(np.int32)
 
 
 def _root(centred: Tensor, true: Tensor, low: float, high: float) -> float:

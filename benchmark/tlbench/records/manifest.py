@@ -62,7 +62,14 @@ class Manifest:
         """SHA-256 over everything but the clusters and groups, which change no prediction."""
         labels = hashlib.sha256(np.ascontiguousarray(self.labels, dtype="<i8").tobytes()).hexdigest()
         return digest(
-            self.task, self.domain, self.part, list(self.classes), list(self.names), labels, self.pixels, self.image_size
+            self.task,
+            self.domain,
+            self.part,
+            list(self.classes),
+            list(self.names),
+            labels,
+            self.pixels,
+            self.image_size,
         )
 
     def counts(self) -> dict[str, int]:

@@ -7,8 +7,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-DROPPED_BITS: Final = 0
-"""Low bits of a float32 mantissa that are rounded away. Each costs an eighth of a byte a number in published files."""
+DROPPED_BITS: Final = 8
+"""Low bits of a float32 mantissa that are rounded away, which leaves 16 significant ones: a relative error of at most
+1.6e-5, far below any standard error. Each bit kept costs an eighth of a byte a number, and the published predictions
+of three seeds of `digits` shall stay under 2 MB."""
 
 
 def as_stored(values: NDArray[Any], dropped: int = DROPPED_BITS) -> NDArray[np.float32]:

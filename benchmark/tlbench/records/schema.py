@@ -160,7 +160,13 @@ TABLES: Mapping[str, pa.Schema] = {
 
 def describe() -> str:
     """Return the schema of every table as Markdown."""
-    lines = ["# Tables", "", f"Schema version {SCHEMA_VERSION}. Every file is Parquet, compressed with Zstandard.", ""]
+    lines = [
+        "# Tables",
+        "",
+        f"Schema version {SCHEMA_VERSION}. Every file is Parquet, compressed with Zstandard. Floats of `predictions` are",
+        "computed in float64 and rounded to 16 significant bits; every metric is computed from the rounded ones.",
+        "",
+    ]
     for name, schema in TABLES.items():
         lines += [f"## {name}", "", "| column | type | null | meaning |", "| --- | --- | --- | --- |"]
         for field in schema:
