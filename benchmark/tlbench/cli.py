@@ -51,13 +51,11 @@ app.add_typer(suites_app, name="suites")
 app.add_typer(models_app, name="models")
 
 SuiteOption = Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")]
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="one of `tlbench models list`, temperature(lp-ft), mymodel.py[:Class], package.module:Class, card.toml",
-    ),
-]
+_MODEL = typer.Option(
+    "--model",
+    help="one of `tlbench models list`, temperature(lp-ft), mymodel.py[:Class], package.module:Class, card.toml",
+)
+ModelOption = Annotated[str, _MODEL]
 BackboneOption = Annotated[
     str | None,
     typer.Option("--backbone", help="pretrained network, such as small-cnn or timm:resnet18; default: the suite's"),
@@ -119,7 +117,15 @@ def _tlbench(
 @app.command(epilog=_EVALUATE_EXAMPLES)
 def evaluate(
     suite: SuiteOption,
-    model: ModelOption,
+    model: Annotated[str | None, _MODEL] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="SOURCE=FILE",
+            help="instead of a model: a trained state dict (.safetensors, .pt) of the backbone; repeatable",
+        ),
+    ] = None,
     backbone: BackboneOption = None,
     settings: SetOption = None,
     name: NameOption = None,
@@ -139,12 +145,16 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> int:
     """Fit a model on a suite's sources; measure it on every target."""
+    checkpoints = _checkpoints(checkpoint)
+    if (model is None) == (checkpoints is None):
+        raise UsageError("expected --model, or --checkpoint SOURCE=FILE for networks that are already trained")
     _stop_early(suite, model)
     from tlbench import api
 
     result = api.evaluate(
         suite,
         model,
+        predictors=checkpoints,
         backbone=backbone,
         settings=tuple(settings or ()),
         name=name,
@@ -262,16 +272,19 @@ def status(
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(help="outputs of a network: Parquet, CSV or NPZ")],
+    file: Annotated[Path, typer.Argument(help="outputs of a network: Parquet or CSV, see docs/results.md")],
     suite: SuiteOption,
     model: Annotated[str, typer.Option("--model", help="row of the board")],
+    output: Annotated[
+        Literal["logits", "log_probs", "scores"], typer.Option("--output", help="what the outputs are")
+    ] = "logits",
     data_root: DataRootOption = None,
     run_dir: RunDirOption = RUNS,
 ) -> None:
     """Score a file of outputs; clean measures only."""
     from tlbench import api
 
-    result = api.score(file, suite, model=model, data_root=data_root, run_dir=run_dir)
+    result = api.score(file, suite, model=model, output=output, data_root=data_root, run_dir=run_dir)
     show_result(result, suite)
 
 
@@ -403,14 +416,24 @@ def models_check(
     return 0 if all(check.passed for check in checks) else FAILED
 
 
-def _stop_early(suite: str, model: str) -> None:
+def _checkpoints(entries: list[str] | None) -> dict[str, str | Path] | None:
+    found: dict[str, str | Path] = {}
+    for entry in entries or ():
+        source, sign, file = entry.partition("=")
+        if not (source and sign and file):
+            raise UsageError(f"--checkpoint {entry}: expected SOURCE=FILE, such as photo=photo.safetensors")
+        found[source] = Path(file)
+    return found or None
+
+
+def _stop_early(suite: str, model: str | None) -> None:
     """Raise for an unknown suite or method at once: the engine needs seconds to load before it could say so."""
     from tlbench import registry
     from tlbench.methods.resolve import resolve_model
     from tlbench.suites.load import load_suite
 
     load_suite(suite)
-    if re.fullmatch(r"[\w-]*", model) and model not in registry.names("methods"):
+    if model is not None and re.fullmatch(r"[\w-]*", model) and model not in registry.names("methods"):
         resolve_model(model)
 
 

@@ -106,9 +106,9 @@ def test_floats_and_bytes_of_the_same_images_give_the_same() -> None:
 def test_every_pass_is_counted_and_a_failed_one_is_not() -> None:
     told: list[int] = []
     predictor = Predictor(Small(room=9), differentiable=False)
-    MeasuredPredictor(
-        predictor, classes=3, device="cpu", chunk=32, example=IMAGES[:4], tell=told.append
-    ).outputs(IMAGES)
+    MeasuredPredictor(predictor, classes=3, device="cpu", chunk=32, example=IMAGES[:4], tell=told.append).outputs(
+        IMAGES
+    )
     assert sum(told) == len(IMAGES)
 
 

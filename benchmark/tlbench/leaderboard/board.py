@@ -189,7 +189,8 @@ def line_of(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, model: str)
     seeds = tuple(sorted({int(seed) for seed in own["seed"]}))
     prepared = prepare(own, seeds)
     row = prepared.rows[0]
-    line = {column: table[row].value for column, table in _beside(prepared, suite, seeds).items()}
+    beside = _beside(prepared, suite, seeds)
+    line = {column: table[row].value for column, table in beside.items() if row in table}
     cost = costs(fits[fits["model"] == model], seeds)
     line["fit_seconds"] = cost["fit_seconds"].get(fit_row(row))
     return {column: value for column, value in line.items() if value is not None}
