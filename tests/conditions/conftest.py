@@ -117,8 +117,7 @@ def photos() -> np.ndarray:
     return np.stack(pieces)
 
 
-@pytest.fixture(scope="session")
-def digits() -> Batch:
+def small_digits() -> Batch:
     """All of scikit-learn's digits at 16 by 16 pixels, uint8 RGB."""
     data = load_digits()
     gray = torch.from_numpy(data.images).float()[:, None] / 16
@@ -126,8 +125,7 @@ def digits() -> Batch:
     return _batch_of(images.contiguous(), torch.from_numpy(data.target).long())
 
 
-@pytest.fixture(scope="session")
-def networks(digits: Batch) -> dict[str, nn.Module]:
+def small_networks(digits: Batch) -> dict[str, nn.Module]:
     """Three small networks, fitted to the digits for a second each."""
 
     def convolution(width: int) -> nn.Module:
@@ -152,3 +150,13 @@ def networks(digits: Batch) -> dict[str, nn.Module]:
                 optimiser.step()
         fitted[name] = network.eval().requires_grad_(False)
     return fitted
+
+
+@pytest.fixture(scope="session")
+def digits() -> Batch:
+    return small_digits()
+
+
+@pytest.fixture(scope="session")
+def networks(digits: Batch) -> dict[str, nn.Module]:
+    return small_networks(digits)

@@ -357,6 +357,45 @@ def test_a_network_of_ones_own_without_build_is_fitted_again_when_needed_and_say
     pd.testing.assert_frame_equal(before, after)
 
 
+def test_a_plugin_is_known_by_its_text_and_not_by_its_folder(
+    plugin: Plugin, evaluate: Callable, tmp_path: Path
+) -> None:
+    path = plugin("""
+    class Mine(tlbench.Method):
+        def fit(self, context):
+            return Net(context.classes)
+    """)
+    elsewhere = tmp_path / "elsewhere" / "mine.py"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(path.read_text())
+    _, before = evaluate(path)
+    _, after = evaluate(elsewhere)
+    pd.testing.assert_frame_equal(before, after)
+    elsewhere.write_text(path.read_text() + "# another\n")
+    _, changed = evaluate(elsewhere)
+    assert changed.fit_id.nunique() == 2
+
+
+def test_nan_on_id_val_costs_the_temperature_and_not_the_other_sets(plugin: Plugin, evaluate: Callable) -> None:
+    path = plugin("""
+    class Mine(tlbench.Method):
+        def fit(self, context):
+            class Blind(Net):
+                def forward(self, images):
+                    same = (images == last).flatten(1).all(dim=1, keepdim=True)
+                    return super().forward(images).masked_fill(same, float("nan"))
+            last = list(context.data("id_val").batches(1))[-1].images
+            return Predictor(Blind(context.classes), differentiable=False)
+    """)
+    result, frame = evaluate(path)
+    assert [line.partition(": ")[2] for line in result.failures] == [
+        "clean: the predictor returned NaN for 1 of 18 images"
+    ]
+    tested = clean(frame[frame.role == "id-test"]).set_index("metric")
+    assert tested.status["accuracy"] == tested.status["ece"] == "ok"
+    assert tested.status["ece_scaled"] == "not_applicable"
+
+
 def test_a_damaged_fit_is_made_again_and_stays_mended(evaluate: Callable, tmp_path: Path) -> None:
     _, before = evaluate("finetune")
     state = next((tmp_path / "runs").rglob("state.safetensors"))

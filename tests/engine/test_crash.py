@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +44,12 @@ def start(work: Callable[[], int], errors: Path | None = None) -> int:
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = work()
-        sys.stderr.flush()
     except KeyboardInterrupt:
         code = 130
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -170,7 +173,7 @@ def test_a_wrapper_and_what_it_wraps_at_once_wait_for_no_one_for_ever(blobs: Pat
 
     log = tmp_path / "log"
     children = [start(work(model), log) for model in ("temperature(finetune)", "finetune")]
-    assert [ended(child) for child in children] == [0, 0]
+    assert [ended(child) for child in children] == [0, 0], log.read_text()
     (store,) = stores(tmp_path / "runs", "blobs")
     assert len(list(store.folder.glob("fits/*/fit.json"))) == 4
     assert "it is fitted again" not in log.read_text()

@@ -141,6 +141,11 @@ def test_shards_are_disjoint_and_together_the_whole(blobs: Path, tmp_path: Path,
     assert len(numbers(tmp_path, blobs)) == len(numbers(probe_run, blobs).query("model == 'linear-probe'"))
 
 
+def test_only_the_sources_of_a_selected_target_are_fitted(blobs: Path, tmp_path: Path) -> None:
+    summary = api.plan(blobs, "finetune", seeds=[0], only=["target=right"], run_dir=tmp_path)
+    assert (summary.fits, summary.measurements) == (1, 1 + 4 + 2)
+
+
 def test_metrics_choose_the_conditions(blobs: Path, tmp_path: Path) -> None:
     api.evaluate(blobs, "ncm", metrics=["accuracy"], run_dir=tmp_path, quiet=True, threads=1)
     assert set(numbers(tmp_path, blobs).condition) == {"clean"}
@@ -162,6 +167,8 @@ def test_the_plan_counts_without_computing(blobs: Path, tmp_path: Path) -> None:
         ({"model": "knn", "metrics": ["acuracy"]}, UnknownNameError, "accuracy"),
         ({"model": "knn", "only": ["source=lefft"]}, UsageError, "left"),
         ({"model": "knn", "only": ["sauce=left"]}, UsageError, "source"),
+        ({"model": "knn", "only": ["target=left"]}, UsageError, "no pair of suite 'blobs'"),
+        ({"model": "knn", "only": ["source=right", "target=right"]}, UsageError, "source=right, target=right"),
         ({"model": "knn", "shard": "3/2"}, UsageError, "3/2"),
         ({"model": "knn", "settings": ["kk=3"]}, UsageError, "k"),
     ],

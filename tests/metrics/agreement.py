@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -308,6 +312,55 @@ def scale_derivative_autograd() -> float:
     return float(max(from_loss))
 
 
+@cache
+def _attacked() -> tuple[ModuleType, ModuleType]:
+    """What the tests of attacks share: small networks fitted to digits, and torchattacks run from our starts."""
+    folder = Path(__file__).resolve().parents[1] / "conditions"
+    modules = []
+    for name in ("conftest", "test_attacks"):
+        spec = importlib.util.spec_from_file_location(f"tlbench_agreement_{name}", folder / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        modules.append(module)
+    return modules[0], modules[1]
+
+
+def robust_accuracy_torchattacks(loss: str, norm: str) -> float:
+    """Largest difference in robust accuracy over three networks and three epsilons, 96 images each."""
+    import pytest
+
+    from tlbench.conditions.attacks.apgd import APGD
+
+    shared, attacks = _attacked()
+    digits = shared.small_digits()
+    some = shared._part_of(digits, list(range(96)))
+    worst = 0.0
+    for network in shared.small_networks(digits).values():
+        attack = APGD(f"apgd-{loss}", norm, attacks.EPSILONS[norm], iterations=25, mode="exact")
+        survived = shared._observed(attack, shared.PlainPredictor(network), shared._cut(some, 40))["survived"].sum(1)
+        for ours, setting in zip(survived.tolist(), attack.settings, strict=True):
+            with pytest.MonkeyPatch.context() as patch:
+                theirs = attacks.robust_accuracy_by_torchattacks(patch, network, some, attack, setting, 25)
+            worst = max(worst, abs(ours - theirs) / 96)
+    return worst
+
+
+def _apgd(loss: str, norm: str) -> Row:
+    shown = {"linf": "Linf", "l2": "L2"}[norm]
+    measure = f"robust accuracy, APGD-{loss.upper()}, {shown}"
+    # One image of the 96.
+    return Row(
+        measure,
+        "torchattacks APGD, same start",
+        "torchattacks",
+        1 / 96,
+        partial(robust_accuracy_torchattacks, loss, norm),
+    )
+
+
 ROWS: list[Row] = [
     Row("accuracy", "scikit-learn accuracy_score", "scikit-learn", 1e-12, accuracy_sklearn),
     Row("top-5 and top-10 accuracy", "scikit-learn top_k_accuracy_score", "scikit-learn", 1e-12, top_k_sklearn),
@@ -324,6 +377,7 @@ ROWS: list[Row] = [
     Row("ECE if calibrated", "SciPy poisson_binom", "scipy", 1e-12, ece_if_calibrated_scipy),
     Row("total variation", "SciPy cityblock, halved", "scipy", 1e-12, total_variation_scipy),
     Row("inferred groups", "PyTorch autograd of the cross-entropy", "torch", 1e-12, scale_derivative_autograd),
+    *(_apgd(loss, norm) for loss in ("ce", "dlr") for norm in ("linf", "l2")),
 ]
 
 

@@ -15,7 +15,12 @@ sys.modules[_spec.name] = agreement
 _spec.loader.exec_module(agreement)
 
 
-@pytest.mark.parametrize("row", agreement.ROWS, ids=lambda row: f"{row.measure} = {row.outside}")
+# Attacks are held to the same tolerance, on the same inputs, by tests/conditions/test_attacks.py.
+@pytest.mark.parametrize(
+    "row",
+    [row for row in agreement.ROWS if row.package != "torchattacks"],
+    ids=lambda row: f"{row.measure} = {row.outside}",
+)
 def test_agrees_with_an_outside_implementation(row):
     assert 0 <= row.difference() <= row.tolerance
 

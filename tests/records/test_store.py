@@ -141,6 +141,18 @@ def test_a_measurement_that_breaks_while_it_is_written_leaves_nothing(model: Mod
     assert list((model.folder / "measurements").iterdir()) == []
 
 
+def test_what_is_being_written_is_not_read(model: ModelStore) -> None:
+    model.write("m1", [record()], {"predictions": predictions()})
+    whole = model.folder / "measurements" / "m1"
+    half = whole.with_name(".host.1.m2.abc")
+    half.mkdir()
+    for path in whole.iterdir():
+        (half / path.name).write_bytes(path.read_bytes())
+    (half / "predictions.parquet").write_bytes(b"PAR1")
+    assert values(model) == [("m1", "ok")]
+    assert model.table("predictions", PREDICTIONS).num_rows == 4
+
+
 def test_a_fit_appears_whole_and_takes_the_place_of_a_useless_one(model: ModelStore) -> None:
     store = model.store
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,93 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from tlbench.engine.context import FitContext
-from tlbench.engine.features import RecentFeatures
 from tlbench.engine.fitting import StoredFit, obtain, told, unmet_need
 from tlbench.engine.measured import MeasuredPredictor
 from tlbench.engine.measuring import Place, make_condition, measure, settings_of
 from tlbench.engine.measuring import unmet_need as condition_unmet
 from tlbench.engine.plan import PlannedFit, PlannedMeasurement, amount, fit_id_of
+from tlbench.engine.variants import Variant, made_ready, names_of, variants_of
+from tlbench.engine.workshop import Workshop
 from tlbench.errors import FitError, NotApplicableError, StoreError, TlbenchError
-from tlbench.methods.base import Fitted, Method, Predictor, Tag, method_name
-from tlbench.methods.resolve import Model, resolve_model
-from tlbench.models.probes import probe_batch_independence, probe_gradient
-from tlbench.models.statistics import NonFiniteOutputs, fit_temperature
-from tlbench.records.store import write_text
+from tlbench.methods.base import Fitted, Method, Tag, method_name
+from tlbench.methods.resolve import resolve_model
 
 if TYPE_CHECKING:
     from tlbench.data.domain import Split
-    from tlbench.data.prepare import SuiteData
-    from tlbench.engine.progress import Reporter
-    from tlbench.models.backbone import Backbone
-    from tlbench.records.store import ModelStore, Store
-    from tlbench.suites.spec import Suite
-
-_PROBED_IMAGES = 4
-_EXAMPLE_IMAGES = 16
-
-
-@dataclass
-class Workshop:
-    """Everything that the fits of one command share.
-
-    Attributes
-    ----------
-    batch_size : int
-        Images that a condition handles at a time, and the batch of a predictor that depends on its batch.
-    failures : list of str
-        One line a failure, in the order in which they happened.
-    features : RecentFeatures
-        Pooled features, shared by all fits of the process.
-    making : list of str
-        Ids of the fits at hand: one, and those that it asked for within each other.
-    """
-
-    suite: Suite
-    data: SuiteData
-    model: Model
-    backbone: Backbone
-    store: Store
-    models: ModelStore
-    device: str
-    batch_size: int
-    reporter: Reporter
-    failures: list[str] = field(default_factory=list)
-    features: RecentFeatures = field(default_factory=RecentFeatures)
-    making: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is known of one predictor of a fit before it is measured.
-
-    Attributes
-    ----------
-    temperature : float or None
-        Fitted on ID-val; None for scores, for predictors that adapt, and where that failed.
-    broken : str
-        Why it cannot be called at all, or depends on its batch without saying so: nothing of it is measured.
-    gradient : str
-        Why its gradient cannot be followed although it claims to be differentiable: attacks fail.
-    scaling : str
-        Why no temperature could be fitted.
-    forward_passes : float
-    parameters_stored : int
-    note : str
-        How the network was prepared for measuring.
-    """
-
-    temperature: float | None = None
-    broken: str = ""
-    gradient: str = ""
-    scaling: str = ""
-    forward_passes: float = 1.0
-    parameters_stored: int = 0
-    note: str = "as fitted"
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing failed."""
-        return not (self.broken or self.gradient or self.scaling)
 
 
 def pending(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasurement, str]]:
@@ -109,7 +34,7 @@ def pending(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasuremen
     """
     return [
         (measurement, name)
-        for name in _names(work, planned)
+        for name in names_of(work, planned)
         for measurement in planned.measurements
         if not work.models.has(measurement.id_for(planned.key.fit_id, name))
     ]
@@ -137,7 +62,7 @@ def execute(work: Workshop, planned: PlannedFit) -> None:
     work.models.forget_failure(key.fit_id)
     if stored.trained:
         work.reporter.say(f"fitted {label} in {stored.facts['seconds']:.1f} s")
-    variants = _variants(work, planned, stored.fitted)
+    variants = variants_of(work, planned, stored.fitted)
     _write_fit_row(work, planned, stored, variants)
     for name, variant in variants.items():
         _measure_variant(work, planned, stored.fitted, name, variant)
@@ -225,88 +150,6 @@ def _fit_other(work: Workshop, planned: PlannedFit, other: Method, parent: FitCo
     return stored.fitted
 
 
-def _variants(work: Workshop, planned: PlannedFit, fitted: Fitted) -> dict[str, Variant]:
-    """Return what is known of every variant, the headline first: as an earlier run left it, or found out now."""
-    known = _variants_on_disk(work, planned)
-    # What failed is tried again, as everything that failed is.
-    if set(known) == set(fitted.variants) and all(variant.sound for variant in known.values()):
-        return known
-    names = sorted(fitted.variants, key=lambda name: name != fitted.headline)
-    found = {name: _examine(work, planned, fitted, name) for name in names}
-    path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
-    write_text(path, json.dumps({name: asdict(variant) for name, variant in found.items()}))
-    return found
-
-
-def _variants_on_disk(work: Workshop, planned: PlannedFit) -> dict[str, Variant]:
-    """Return what an earlier run learnt, the headline first; empty where there was none, or of another version."""
-    path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
-    try:
-        return {name: Variant(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _names(work: Workshop, planned: PlannedFit) -> list[str]:
-    """Return the names of a fit's variants, the headline first."""
-    # A fit that does not exist, failed or not applicable, leaves records under "main".
-    return list(_variants_on_disk(work, planned)) or ["main"]
-
-
-def _examine(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str) -> Variant:
-    """Probe a predictor's claims and fit its temperature on ID-val."""
-    method = work.model.method
-    val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")
-    few = val.head(_PROBED_IMAGES)
-    images = (few.batch(np.arange(len(few))).images.float() / 255).to(work.device)
-    gradient = scaling = ""
-    temperature = None
-    try:
-        predictor = fitted.predictor(name)
-        known = Variant(
-            forward_passes=predictor.forward_passes,
-            parameters_stored=sum(parameter.numel() for parameter in predictor.module.parameters()),
-        )
-        measured = _measured(work, predictor, val)
-        if predictor.adapts or predictor.batch_dependent:
-            return known
-        with contextlib.suppress(NonFiniteOutputs):
-            measured.outputs(images)  # a wrong shape is told in plainer words than the probes have
-        independent = probe_batch_independence(predictor.module, images)
-        if not independent.passed:
-            return replace(known, broken=independent.detail)
-        if predictor.differentiable:
-            followed = probe_gradient(predictor.module, images)
-            gradient = "" if followed.passed else followed.detail
-        if predictor.output != "scores":
-            try:
-                temperature = _temperature(measured, val, work.batch_size)
-            except NonFiniteOutputs as error:
-                scaling = str(error)
-    except StoreError:
-        raise
-    except (Exception, SystemExit) as error:
-        return Variant(broken=told(error, method))
-    return replace(known, temperature=temperature, gradient=gradient, scaling=scaling, note=measured.note)
-
-
-def _temperature(measured: MeasuredPredictor, val: Split, batch_size: int) -> float:
-    outputs = torch.cat([measured.outputs(batch.images) for batch in val.batches(batch_size)])
-    return fit_temperature(outputs, torch.from_numpy(val.labels), measured.output)
-
-
-def _measured(work: Workshop, predictor: Predictor, split: Split) -> MeasuredPredictor:
-    example = split.head(_EXAMPLE_IMAGES).batch(np.arange(min(_EXAMPLE_IMAGES, len(split)))).images
-    return MeasuredPredictor(
-        predictor,
-        classes=len(split.manifest.classes),
-        device=work.device,
-        chunk=min(work.batch_size, 64) if work.device == "cpu" else work.batch_size,
-        example=example,
-        tell=work.reporter.predicted,
-    )
-
-
 def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str, variant: Variant) -> None:
     todo = [m for m in planned.measurements if not _have(work, planned, m, name)]
     if not todo:
@@ -323,7 +166,7 @@ def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: 
                 raise FitError(variant.broken)
             if kind == "attack" and variant.gradient:
                 raise FitError(variant.gradient)
-            measured = measured or _measured(work, fitted.predictor(name), val)
+            measured = measured or made_ready(work, fitted.predictor(name), val)
             _measure_one(work, planned, measurement, place, measured, variant)
         except StoreError:
             raise
@@ -411,7 +254,7 @@ def place_of(planned: PlannedFit, measurement: PlannedMeasurement, name: str, *,
 
 def _without_fit(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasurement, Place]]:
     """Return what is missing of a fit that there is not, and where it belongs."""
-    headline = _names(work, planned)[0]
+    headline = names_of(work, planned)[0]
     return [(m, place_of(planned, m, name, headline=name == headline)) for m, name in pending(work, planned)]
 
 
@@ -445,7 +288,7 @@ def _write_row_without_fit(
     work: Workshop, planned: PlannedFit, missing: Sequence[object], status: str, reason: str
 ) -> None:
     # Where some measurements are stored there was a fit, and its row says where they came from.
-    whole = len(planned.measurements) * len(_names(work, planned))
+    whole = len(planned.measurements) * len(names_of(work, planned))
     if len(missing) == whole or not work.models.has_fit_row(planned.key.fit_id):
         work.models.write_fit(_row(work, planned, {"status": status, "reason": reason}))
 

@@ -13,11 +13,12 @@ from tlbench.conditions.catalogue import condition_names
 from tlbench.data.lock import check_lock
 from tlbench.data.prepare import SuiteData
 from tlbench.data.readers.catalogue import READERS
-from tlbench.engine.execute import Workshop, pending
+from tlbench.engine.execute import pending
 from tlbench.engine.executors.local import run
 from tlbench.engine.plan import PlannedFit, Selection, plan
 from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
+from tlbench.engine.workshop import Workshop
 from tlbench.errors import UnknownNameError, UsageError, listed, nearest
 from tlbench.methods.augment import AUGMENTATIONS
 from tlbench.methods.base import Method

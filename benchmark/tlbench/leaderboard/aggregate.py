@@ -96,16 +96,20 @@ class Prepared:
         for term, cell in enumerate(form.terms[_CELL].itertuples(index=False, name=None)):
             term_of[self.cells.get(cell, len(self.cells))] = term
         term_of[-1] = -1
-        numbers = self.numbers.get(form.terms["metric"].iloc[0], _NO_NUMBERS)
+        metric = form.terms["metric"].iloc[0]
+        numbers = self.numbers.get(metric, _NO_NUMBERS)
         term = term_of[numbers["cell"].to_numpy()]
         # A whole measurement that is absent is told by one metric of each setting, not always by the one weighed here.
         places = {
             (*place, key.partition("|")[0]) for *place, key in form.terms[_CELL].itertuples(index=False, name=None)
         }
-        told = [place in places for place in self.absent[_PLACE].itertuples(index=False, name=None)]
-        return numbers[term >= 0].assign(term=term[term >= 0]), self.absent[np.array(told, dtype=np.bool_)]
+        absent = self.absent[self.absent["metric"].isin({metric, *_SPOKESMEN})]
+        told = [place in places for place in absent[_PLACE].itertuples(index=False, name=None)]
+        return numbers[term >= 0].assign(term=term[term >= 0]), absent[np.array(told, dtype=np.bool_)]
 
 
+_SPOKESMEN: Final = ("accuracy", "consistency", "robust_accuracy")
+"""The metrics under which a measurement that is absent as a whole is recorded."""
 _NO_NUMBERS: Final = pd.DataFrame({column: np.empty(0, np.int64) for column in _NUMBERS})
 
 
@@ -141,7 +145,7 @@ def prepare(records: pd.DataFrame, seeds: Iterable[int]) -> Prepared:
         deterministic=rows["deterministic"].to_numpy(np.bool_),
         cells={cell: number for number, cell in enumerate(cells[_CELL].itertuples(index=False, name=None))},
         numbers={str(metric): group[_NUMBERS] for metric, group in kept[ok].groupby("metric")},
-        absent=kept.loc[~ok, ["row", *_PLACE, "seed", "status", "reason", "deterministic"]].sort_values(
+        absent=kept.loc[~ok, ["row", *_PLACE, "metric", "seed", "status", "reason", "deterministic"]].sort_values(
             [*_PLACE, "seed"]
         ),
     )

@@ -171,6 +171,7 @@ class ModelStore:
                     shutil.copy2(path, folder / path.name)
             rows = [{**row, **changes} for row in read_table(source / "records.parquet", RECORDS).to_pylist()]
             _write_table(folder / "records.parquet", pa.Table.from_pylist(rows, schema=RECORDS), atomic=False)
+        self.forget_failure(measurement_id)
 
     def read(self, measurement_id: str, table: str, columns: list[str] | None = None) -> pa.Table:
         """Return one table of a measurement, by column."""
@@ -188,21 +189,29 @@ class ModelStore:
 
     def forget_failures_but(self, **wanted: str) -> None:
         """Remove the records of failures that differ in a column, such as those of an older source of a plug-in."""
-        for path in sorted(self.folder.glob("failures/*.parquet")):
-            table = read_table(path, RECORDS)
+        for path, table in self._failures():
             if any(set(table.column(name).to_pylist()) != {value} for name, value in wanted.items()):
                 with explained(path):
                     path.unlink(missing_ok=True)
 
     def records(self) -> pa.Table:
         """Return every record of the model, failures included."""
-        paths = sorted(self.folder.glob("measurements/*/records.parquet"))
-        failed = _concatenated(sorted(self.folder.glob("failures/*.parquet")), RECORDS)
+        paths = self._measured("records")
+        failed = pa.concat_tables([RECORDS.empty_table(), *(table for _, table in self._failures())])
         # A kill between the two steps of `write` leaves a failure beside what mended it.
         mended = pa.compute.is_in(
             failed.column("measurement_id"), pa.array([p.parent.name for p in paths], pa.string())
         )
         return pa.concat_tables([_concatenated(paths, RECORDS), failed.filter(pa.compute.invert(mended))])
+
+    def _failures(self) -> Iterator[tuple[Path, pa.Table]]:
+        for path in sorted(self.folder.glob("failures/*.parquet")):
+            try:
+                yield path, read_table(path, RECORDS)
+            except StoreError:
+                if path.exists():
+                    raise
+                # Another process has mended it meanwhile.
 
     def fits(self) -> pa.Table:
         """Return the rows of the model's fits."""
@@ -210,7 +219,11 @@ class ModelStore:
 
     def table(self, name: str, schema: pa.Schema) -> pa.Table:
         """Return ``predictions`` or ``class_bins`` of all measurements."""
-        return _concatenated(sorted(self.folder.glob(f"measurements/*/{name}.parquet")), schema)
+        return _concatenated(self._measured(name), schema)
+
+    def _measured(self, name: str) -> list[Path]:
+        # Hidden folders are half-written: by a process at work, or by one that was killed.
+        return sorted(self.folder.glob(f"measurements/[!.]*/{name}.parquet"))
 
 
 def stores(run_dir: Path, suite: str) -> tuple[Store, ...]:
@@ -347,11 +360,13 @@ def _temporary(path: Path) -> Path:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left half-written."""
-    for place in (".", "fits", "fits/*", "models/*", "models/*/*"):
-        for left in folder.glob(f"{place}/.{_HOST}.*"):
-            process = left.name.split(".")[2]
-            if process.isdigit() and not _alive(int(process)):
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    # What is hidden itself may be renamed under our hands by a process at work.
+    for place in (".", "fits", "fits/[!.]*", "models/[!.]*", "models/[!.]*/[!.]*"):
+        with contextlib.suppress(FileNotFoundError):
+            for left in folder.glob(f"{place}/.{_HOST}.*"):
+                process = left.name.split(".")[2]
+                if process.isdigit() and not _alive(int(process)):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

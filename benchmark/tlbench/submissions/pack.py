@@ -169,7 +169,7 @@ def submit(
         for name, table in tables.items():
             delta = ("id",) if name == "predictions" else ()
             write_compact(folder / f"{name}.parquet", table, order=_ORDERS[name], delta=delta)
-        (folder / "card.toml").write_text(card_text, encoding="utf-8")
+        (folder / "card.toml").write_text(card_text.rstrip() + "\n", encoding="utf-8")
     return target
 
 

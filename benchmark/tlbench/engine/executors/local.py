@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from tlbench.engine.execute import Workshop, execute, pending
+from tlbench.engine.execute import execute, pending
 from tlbench.engine.plan import PlannedFit
+from tlbench.engine.workshop import Workshop
 
 
 def run(work: Workshop, fits: Sequence[PlannedFit]) -> None:

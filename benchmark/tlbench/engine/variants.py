@@ -1,0 +1,144 @@
+"""The predictors of a fit before they are measured: what they claim is probed, their temperature is fitted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tlbench.engine.fitting import told
+from tlbench.engine.measured import MeasuredPredictor
+from tlbench.errors import StoreError
+from tlbench.models.probes import probe_batch_independence, probe_gradient
+from tlbench.models.statistics import NonFiniteOutputs, fit_temperature
+from tlbench.records.store import write_text
+
+if TYPE_CHECKING:
+    from tlbench.data.domain import Split
+    from tlbench.engine.plan import PlannedFit
+    from tlbench.engine.workshop import Workshop
+    from tlbench.methods.base import Fitted, Predictor
+
+_PROBED_IMAGES = 4
+_EXAMPLE_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is known of one predictor of a fit before it is measured.
+
+    Attributes
+    ----------
+    temperature : float or None
+        Fitted on ID-val; None for scores, for predictors that adapt, and where that failed.
+    broken : str
+        Why it cannot be called at all, or depends on its batch without saying so: nothing of it is measured.
+    gradient : str
+        Why its gradient cannot be followed although it claims to be differentiable: attacks fail.
+    scaling : str
+        Why no temperature could be fitted.
+    forward_passes : float
+    parameters_stored : int
+    note : str
+        How the network was prepared for measuring.
+    """
+
+    temperature: float | None = None
+    broken: str = ""
+    gradient: str = ""
+    scaling: str = ""
+    forward_passes: float = 1.0
+    parameters_stored: int = 0
+    note: str = "as fitted"
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing failed."""
+        return not (self.broken or self.gradient or self.scaling)
+
+
+def variants_of(work: Workshop, planned: PlannedFit, fitted: Fitted) -> dict[str, Variant]:
+    """Return what is known of every variant, the headline first: as an earlier run left it, or found out now."""
+    known = known_variants(work, planned)
+    # What failed is tried again, as everything that failed is.
+    if set(known) == set(fitted.variants) and all(variant.sound for variant in known.values()):
+        return known
+    names = sorted(fitted.variants, key=lambda name: name != fitted.headline)
+    found = {name: _examine(work, planned, fitted, name) for name in names}
+    path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
+    write_text(path, json.dumps({name: asdict(variant) for name, variant in found.items()}))
+    return found
+
+
+def known_variants(work: Workshop, planned: PlannedFit) -> dict[str, Variant]:
+    """Return what an earlier run learnt, the headline first; empty where there was none, or of another version."""
+    path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
+    try:
+        return {name: Variant(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def names_of(work: Workshop, planned: PlannedFit) -> list[str]:
+    """Return the names of a fit's variants, the headline first."""
+    # A fit that does not exist, failed or not applicable, leaves records under "main".
+    return list(known_variants(work, planned)) or ["main"]
+
+
+def _examine(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str) -> Variant:
+    """Probe a predictor's claims and fit its temperature on ID-val."""
+    method = work.model.method
+    val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")
+    few = val.head(_PROBED_IMAGES)
+    images = (few.batch(np.arange(len(few))).images.float() / 255).to(work.device)
+    gradient = scaling = ""
+    temperature = None
+    try:
+        predictor = fitted.predictor(name)
+        known = Variant(
+            forward_passes=predictor.forward_passes,
+            parameters_stored=sum(parameter.numel() for parameter in predictor.module.parameters()),
+        )
+        measured = made_ready(work, predictor, val)
+        if predictor.adapts or predictor.batch_dependent:
+            return known
+        with contextlib.suppress(NonFiniteOutputs):
+            measured.outputs(images)  # a wrong shape is told in plainer words than the probes have
+        independent = probe_batch_independence(predictor.module, images)
+        if not independent.passed:
+            return replace(known, broken=independent.detail)
+        if predictor.differentiable:
+            followed = probe_gradient(predictor.module, images)
+            gradient = "" if followed.passed else followed.detail
+        if predictor.output != "scores":
+            try:
+                temperature = _temperature(measured, val, work.batch_size)
+            except NonFiniteOutputs as error:
+                scaling = str(error)
+    except StoreError:
+        raise
+    except (Exception, SystemExit) as error:
+        return Variant(broken=told(error, method))
+    return replace(known, temperature=temperature, gradient=gradient, scaling=scaling, note=measured.note)
+
+
+def _temperature(measured: MeasuredPredictor, val: Split, batch_size: int) -> float:
+    outputs = torch.cat([measured.outputs(batch.images) for batch in val.batches(batch_size)])
+    return fit_temperature(outputs, torch.from_numpy(val.labels), measured.output)
+
+
+def made_ready(work: Workshop, predictor: Predictor, split: Split) -> MeasuredPredictor:
+    """Return a predictor as conditions see it, prepared on a few images of a split of its task."""
+    example = split.head(_EXAMPLE_IMAGES).batch(np.arange(min(_EXAMPLE_IMAGES, len(split)))).images
+    return MeasuredPredictor(
+        predictor,
+        classes=len(split.manifest.classes),
+        device=work.device,
+        chunk=min(work.batch_size, 64) if work.device == "cpu" else work.batch_size,
+        example=example,
+        tell=work.reporter.predicted,
+    )
