@@ -163,8 +163,8 @@ def describe() -> str:
     lines = [
         "# Tables",
         "",
-        f"Schema version {SCHEMA_VERSION}. Every file is Parquet, compressed with Zstandard. Floats of `predictions` are",
-        "computed in float64 and rounded to 16 significant bits; every metric is computed from the rounded ones.",
+        f"Schema version {SCHEMA_VERSION}. Every file is Parquet, compressed with Zstandard. Floats of `predictions`",
+        "are computed in float64 and rounded to 16 significant bits; every metric is computed from the rounded ones.",
         "",
     ]
     for name, schema in TABLES.items():

@@ -28,6 +28,5 @@ def run(work: Workshop, fits: Sequence[PlannedFit]) -> None:
                 busy_in_a_row += 1
                 continue
             busy_in_a_row = 0
-            left = len(pending(work, planned))
-            if left:
+            if pending(work, planned):
                 execute(work, planned)
