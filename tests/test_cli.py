@@ -52,7 +52,7 @@ def test_the_version_is_the_packages() -> None:
     [
         (["evalute"], "Did you mean 'evaluate'"),
         (["evaluate", "--modle", "x"], "there is no option '--modle'; did you mean '--model'?"),
-        (["evaluate", "--suite", "digits"], "Missing option '--model'"),
+        (["evaluate", "--suite", "digits"], "expected --model, or --checkpoint SOURCE=FILE"),
         (["suites"], "Missing command (see tlbench suites --help)"),
         (["suites", "show", "digit"], "there is no suite 'digit'; did you mean 'digits'?"),
         (["suites", "validate", "absent.toml"], "absent.toml: no such file"),
@@ -117,8 +117,12 @@ def test_suites_are_listed_and_shown() -> None:
 
 
 def test_models_are_listed_and_shown(tmp_path: Path) -> None:
-    assert "linear-probe" in run("models", "list").stdout.splitlines()
-    assert "small-cnn" in json.loads(run("models", "list", "--json").stdout)["backbones"]
+    lines = run("models", "list").stdout.splitlines()
+    assert any(line.startswith("linear-probe ") and "Multinomial logistic regression" in line for line in lines)
+    assert any(line.startswith("timm:NAME ") for line in lines)
+    listed = json.loads(run("models", "list", "--json").stdout)
+    assert "small-cnn" in {entry["name"] for entry in listed["backbones"]}
+    assert all(entry["summary"] for group in listed.values() for entry in group)
     plugin = "import tlbench\nclass Mine(tlbench.Method):\n    lr: float = 0.01\n"
     (tmp_path / "mine.py").write_text(plugin)
     shown = json.loads(run("models", "show", "mine.py", "--set", "lr=1", "--json", cwd=tmp_path).stdout)

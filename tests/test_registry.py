@@ -50,6 +50,15 @@ def test_every_backbone_of_ours_can_be_called(name: str) -> None:
     assert callable(registry.load("backbones", name))
 
 
+def test_summaries_are_read_without_running_a_strangers_module(install) -> None:  # type: ignore[no-untyped-def]
+    points = "[tlbench.methods]\ntheirs = theirs:Theirs\nbroken = broken:Broken\nabsent = absent:Absent\n"
+    text = 'raise SystemExit\nclass Theirs:\n    """What it is\n    in two lines.\n\n    More.\n    """\n'
+    install("a-plugin", points, theirs=text, broken="class Broken(\n")
+    found = registry.summaries("methods")
+    assert (found["theirs"], found["broken"], found["absent"]) == ("What it is in two lines.", "", "")
+    assert all(found[name] for name in registry.BUILT_IN["methods"])
+
+
 def test_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="there is no method 'linear-prob'; did you mean 'linear-probe'"):
         registry.load("methods", "linear-prob")

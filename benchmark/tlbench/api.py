@@ -7,7 +7,7 @@ printing help costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class EvaluationResult:
         The model's line of the board: measure to value.
     """
 
-    suite: Suite
+    suite: Suite = field(repr=False)
     model: str
     run_dir: Path
     failures: tuple[str, ...]
@@ -143,6 +143,8 @@ def evaluate(
     # Importing the engine brings PyTorch, which no other command needs.
     from tlbench.engine.session import open_session
 
+    if isinstance(model, type):
+        raise UsageError(f"expected a method object, got a class; write {model.__name__}()")
     session = open_session(
         suite,
         model,
@@ -151,7 +153,7 @@ def evaluate(
         settings=settings,
         name=name,
         selection=_selection(seeds, shots, only, shard),
-        metrics=metrics,
+        metrics=_several(metrics),
         device=device,
         data_root=data_root,
         run_dir=Path(run_dir),
@@ -199,7 +201,7 @@ def plan(
         settings=settings,
         name=name,
         selection=_selection(seeds, shots, only, shard),
-        metrics=metrics,
+        metrics=_several(metrics),
         data_root=data_root,
         run_dir=Path(run_dir),
         quiet=True,
@@ -229,7 +231,8 @@ def leaderboard(
     read = suite if isinstance(suite, Suite) else load_suite(suite)
     records = load(read, run_dir=Path(run_dir), published=published)
     fits = load_fits(read, run_dir=Path(run_dir), published=published)
-    return make_board(records, fits, read, metric=metric)
+    board = make_board(records, fits, read, metric=metric)
+    return board if isinstance(suite, Suite) else replace(board, reference=str(suite))
 
 
 def load_results(
@@ -294,7 +297,9 @@ def score(
 ) -> EvaluationResult:
     """Score a file of outputs that were computed elsewhere; clean measures only."""
     from tlbench.engine.score import score as run_score
+    from tlbench.methods.resolve import check_row_name
 
+    check_row_name(model, "--model")
     read = suite if isinstance(suite, Suite) else load_suite(suite)
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
     outcome = run_score(
@@ -304,10 +309,25 @@ def score(
     return EvaluationResult(read, model, Path(run_dir), (), outcome.complete, outcome.seconds, table, headline)
 
 
+def _several(given: Any) -> tuple[Any, ...] | None:
+    """Return a sequence as a tuple; a lone string or number, the usual slip in Python, is one entry."""
+    if given is None:
+        return None
+    return (given,) if isinstance(given, str | int) else tuple(given)
+
+
 def _selection(
-    seeds: Sequence[int] | None, shots: Sequence[str] | None, only: Sequence[str], shard: str | None
+    seeds: Sequence[int] | int | None,
+    shots: Sequence[str | int] | str | int | None,
+    only: Sequence[str] | str,
+    shard: str | None,
 ) -> dict[str, Any]:
     """Return what the words of a command line select, read but not yet held against a suite."""
+    seeds, only = _several(seeds), _several(only) or ()
+    shots = None if shots is None else tuple(str(shot) for shot in _several(shots) or ())
+    for option, given in (("seeds", seeds), ("shots", shots)):
+        if given is not None and not given:
+            raise UsageError(f"{option}: expected at least one, got none; None means the suite's")
     filters: dict[str, tuple[str, ...]] = {}
     for text in [part for entry in only for part in entry.split(",")]:
         key, sign, value = text.partition("=")
@@ -324,8 +344,8 @@ def _selection(
             raise UsageError(f"--shard {shard}: expected i/n, such as 1/4")
         part = (int(first), int(last))
     return {
-        "seeds": tuple(seeds) if seeds else None,
-        "shots": tuple(shots) if shots else None,
+        "seeds": seeds,
+        "shots": shots,
         "only": filters or None,
         "shard": part,
     }

@@ -9,14 +9,17 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tlbench import __version__
-from tlbench.console import FAILED, run, say, show_json, show_table
+from tlbench.console import FAILED, results_only, run, say, show_json, show_table
 from tlbench.errors import UsageError
 from tlbench.showing import result_as_json, show_model, show_result, show_suite
+
+if TYPE_CHECKING:
+    from tlbench.suites.spec import Suite
 
 _EXAMPLES = """Examples:
 
@@ -89,6 +92,8 @@ DeviceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 RUNS = Path("tlbench-runs")
+_LIBRARIES = ("timm", "torchvision")
+_LONGEST_NUMBER = 18  # digits, so that it fits a 64-bit column
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,32 +153,33 @@ def evaluate(
     checkpoints = _checkpoints(checkpoint)
     if (model is None) == (checkpoints is None):
         raise UsageError("expected --model, or --checkpoint SOURCE=FILE for networks that are already trained")
-    _stop_early(suite, model)
+    _stop_early(suite, model, backbone)
     from tlbench import api
 
-    result = api.evaluate(
-        suite,
-        model,
-        predictors=checkpoints,
-        backbone=backbone,
-        settings=tuple(settings or ()),
-        name=name,
-        seeds=_numbers("--seeds", seeds),
-        shots=_words(shots),
-        only=tuple(only or ()),
-        metrics=_words(metrics),
-        device=device,
-        data_root=data_root,
-        run_dir=run_dir,
-        shard=shard,
-        threads=threads,
-        batch_size=batch_size,
-        quiet=quiet,
-    )
+    with results_only():
+        result = api.evaluate(
+            suite,
+            model,
+            predictors=checkpoints,
+            backbone=backbone,
+            settings=tuple(settings or ()),
+            name=name,
+            seeds=_numbers("--seeds", seeds),
+            shots=_words("--shots", shots),
+            only=tuple(only or ()),
+            metrics=_words("--metrics", metrics),
+            device=device,
+            data_root=data_root,
+            run_dir=run_dir,
+            shard=shard,
+            threads=threads,
+            batch_size=batch_size,
+            quiet=quiet,
+        )
     if json:
         show_json(result_as_json(result))
     else:
-        show_result(result, suite)
+        show_result(result, suite, told=not quiet)
     return FAILED if result.failures else 0
 
 
@@ -190,6 +196,8 @@ def leaderboard(
     """Rank the models of a suite: the published ones and one's own."""
     from tlbench import api
 
+    if run_dir != RUNS and not run_dir.is_dir():
+        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
     print(api.leaderboard(suite, metric=metric, run_dir=run_dir, published=published).to_text(format))
 
 
@@ -212,23 +220,24 @@ def plan(
     """Say what an evaluation would do, before anything starts."""
     from dataclasses import asdict
 
-    _stop_early(suite, model)
+    _stop_early(suite, model, backbone)
     from tlbench import api
 
-    summary = api.plan(
-        suite,
-        model,
-        backbone=backbone,
-        settings=tuple(settings or ()),
-        name=name,
-        seeds=_numbers("--seeds", seeds),
-        shots=_words(shots),
-        only=tuple(only or ()),
-        metrics=_words(metrics),
-        data_root=data_root,
-        run_dir=run_dir,
-        shard=shard,
-    )
+    with results_only():
+        summary = api.plan(
+            suite,
+            model,
+            backbone=backbone,
+            settings=tuple(settings or ()),
+            name=name,
+            seeds=_numbers("--seeds", seeds),
+            shots=_words("--shots", shots),
+            only=tuple(only or ()),
+            metrics=_words("--metrics", metrics),
+            data_root=data_root,
+            run_dir=run_dir,
+            shard=shard,
+        )
     if json:
         show_json(asdict(summary))
     else:
@@ -248,20 +257,21 @@ def status(
     run_dir: RunDirOption = RUNS,
 ) -> int:
     """Say how much is stored; exit 1 while something is missing."""
-    _stop_early(suite, model)
+    _stop_early(suite, model, backbone)
     from tlbench import api
 
-    summary = api.plan(
-        suite,
-        model,
-        backbone=backbone,
-        settings=tuple(settings or ()),
-        name=name,
-        seeds=_numbers("--seeds", seeds),
-        shots=_words(shots),
-        data_root=data_root,
-        run_dir=run_dir,
-    )
+    with results_only():
+        summary = api.plan(
+            suite,
+            model,
+            backbone=backbone,
+            settings=tuple(settings or ()),
+            name=name,
+            seeds=_numbers("--seeds", seeds),
+            shots=_words("--shots", shots),
+            data_root=data_root,
+            run_dir=run_dir,
+        )
     rows = [
         ["fits", summary.fits - summary.fits_to_do, summary.fits],
         ["measurements", summary.measurements - summary.measurements_to_do, summary.measurements],
@@ -285,7 +295,7 @@ def score(
     from tlbench import api
 
     result = api.score(file, suite, model=model, output=output, data_root=data_root, run_dir=run_dir)
-    show_result(result, suite)
+    show_result(result, suite, rest="not all clean sets of the suite are in the file")
 
 
 @app.command()
@@ -344,15 +354,7 @@ def suites_show(
 @suites_app.command("validate")
 def suites_validate(file: Annotated[str, typer.Argument(help="a suite file of yours, or a name")]) -> None:
     """Check a suite file; a mistake is told with its place and the nearest name."""
-    from tlbench import registry
-    from tlbench.conditions.catalogue import condition_names
-    from tlbench.data.readers.catalogue import READERS
-    from tlbench.metrics.catalogue import METRICS
-    from tlbench.suites.load import check_names, load_suite
-
-    suite = load_suite(file)
-    backbones = registry.names("backbones")
-    check_names(suite, readers=READERS, conditions=condition_names(), backbones=backbones, metrics=METRICS)
+    suite = _checked_suite(file)
     print(f"{file}: a suite of {len(suite.tasks)} task(s), {len(suite.pairs)} pairs; hash {suite.hash}")
 
 
@@ -366,16 +368,23 @@ def suites_schema() -> None:
 
 @models_app.command("list")
 def models_list(json: JsonOption = False) -> None:
-    """List the registered methods and backbones."""
+    """List the registered methods and backbones, with what they are."""
     from tlbench import registry
 
-    methods, backbones = registry.names("methods"), registry.names("backbones")
+    methods, backbones = registry.summaries("methods"), registry.summaries("backbones")
     if json:
-        show_json({"methods": methods, "backbones": backbones})
+        show_json(
+            {
+                "methods": [{"name": name, "summary": summary} for name, summary in methods.items()],
+                "backbones": [{"name": name, "summary": summary} for name, summary in backbones.items()],
+            }
+        )
         return
-    for name in methods:
-        print(name)
-    say(f"backbones: {', '.join(backbones)}, timm:NAME, torchvision:NAME; see tlbench models show NAME")
+    libraries = {f"{name}:NAME": f"Any network of {name} whose weights are on this machine." for name in _LIBRARIES}
+    show_table(["method", ""], list(methods.items()))
+    print()
+    show_table(["backbone", ""], list({**backbones, **libraries}.items()))
+    say("next: tlbench models show NAME")
 
 
 @models_app.command("show")
@@ -387,7 +396,8 @@ def models_show(
     """Show a model's settings, and what it reads and requires."""
     from tlbench.methods.resolve import describe_model, example_of, resolve_model
 
-    facts = describe_model(resolve_model(example_of(name), settings=tuple(settings or ())))
+    with results_only():
+        facts = describe_model(resolve_model(example_of(name), settings=tuple(settings or ())))
     if json:
         show_json(facts)
     else:
@@ -404,7 +414,8 @@ def models_check(
     from tlbench.methods.resolve import example_of, resolve_model
     from tlbench.testing import check_method
 
-    checks = check_method(resolve_model(example_of(name), settings=tuple(settings or ())).method)
+    with results_only():
+        checks = check_method(resolve_model(example_of(name), settings=tuple(settings or ())).method)
     if json:
         keys = ("name", "passed", "message", "seconds")
         show_json([{key: getattr(check, key) for key in keys} for check in checks])
@@ -422,29 +433,57 @@ def _checkpoints(entries: list[str] | None) -> dict[str, str | Path] | None:
         source, sign, file = entry.partition("=")
         if not (source and sign and file):
             raise UsageError(f"--checkpoint {entry}: expected SOURCE=FILE, such as photo=photo.safetensors")
+        if source in found:
+            raise UsageError(f"--checkpoint {entry}: source '{source}' is given twice")
         found[source] = Path(file)
     return found or None
 
 
-def _stop_early(suite: str, model: str | None) -> None:
-    """Raise for an unknown suite or method at once: the engine needs seconds to load before it could say so."""
+def _stop_early(suite: str, model: str | None, backbone: str | None) -> None:
+    """Raise for what is wrong in the suite or its name, or the method's, before the engine takes seconds to load."""
     from tlbench import registry
     from tlbench.methods.resolve import resolve_model
-    from tlbench.suites.load import load_suite
 
-    load_suite(suite)
+    _checked_suite(suite)
+    if backbone is not None and not backbone.strip():
+        raise UsageError(f"--backbone: expected a name, got '{backbone}'")
     if model is not None and re.fullmatch(r"[\w-]*", model) and model not in registry.names("methods"):
         resolve_model(model)
 
 
-def _words(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+def _checked_suite(ref: str) -> Suite:
+    """Return a suite all of whose names exist; a mistake is told with the file that it stands in."""
+    from tlbench import registry
+    from tlbench.conditions.catalogue import condition_names
+    from tlbench.data.readers.catalogue import READERS
+    from tlbench.metrics.catalogue import METRICS
+    from tlbench.suites.load import check_names, load_suite
+
+    suite = load_suite(ref)
+    check_names(
+        suite,
+        where=ref,
+        readers=READERS,
+        conditions=condition_names(),
+        backbones=registry.names("backbones"),
+        metrics=METRICS,
+    )
+    return suite
+
+
+def _words(option: str, text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise UsageError(f"{option}: expected at least one value, got '{text}'")
+    return words
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    words = _words(text)
+    words = _words(option, text)
     if words is None:
         return None
-    if not words or not all(word.isdecimal() and word.isascii() for word in words):
+    if not all(word.isdecimal() and word.isascii() and len(word) <= _LONGEST_NUMBER for word in words):
         raise UsageError(f"{option}: expected whole numbers such as 0,1,2, got '{text}'")
     return tuple(dict.fromkeys(int(word) for word in words))

@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import typer
@@ -27,6 +28,13 @@ _STORAGE = {
 def say(text: str = "") -> None:
     """Print a line for people, on stderr: stdout holds results and nothing else."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Send to stderr what a plug-in prints meanwhile: stdout holds results, which a program may read."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def show_json(value: Any) -> None:
@@ -53,7 +61,7 @@ def show_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(headers))
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(headers))
         for header, number in zip(headers, numeric, strict=True):
             table.add_column(header, justify="right" if number else "left", overflow="fold")
         for row in texts:

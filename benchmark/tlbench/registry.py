@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final, Literal
 
 from tlbench.errors import PluginError, UnknownNameError, listed, nearest
@@ -83,6 +87,33 @@ def load(group: Group, name: str) -> object:
             f"{group[:-1]} '{name}' of the distribution '{owner}' cannot be loaded from {point.value}: "
             f"{type(problem).__name__}: {reason}"
         ) from problem
+
+
+def summaries(group: Group) -> dict[str, str]:
+    """Return the first paragraph of every plug-in's docstring by name, empty where there is none to be read.
+
+    The sources are read and not run: a list of names should cost neither an import of PyTorch nor an error.
+
+    >>> summaries("methods")["knn"].startswith("Weighted vote")
+    True
+    """
+    registered = _registered(group)
+    return {name: _summary(next(iter(registered[name].values()))) for name in sorted(registered)}
+
+
+def _summary(point: EntryPoint) -> str:
+    try:
+        spec = find_spec(point.module)  # imports the packages around the module, which are a stranger's code
+        source = Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
+        body = ast.parse(source).body
+    except (Exception, SystemExit):  # told by `load`, when the name is used
+        return ""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
+            text = " ".join(inspect.cleandoc(ast.get_docstring(node) or "").partition("\n\n")[0].split())
+            text = text.replace("``", "").removeprefix("Return ")  # of a function that makes what it returns
+            return text[:1].upper() + text[1:]
+    return ""
 
 
 def is_built_in(group: Group, name: str) -> bool:

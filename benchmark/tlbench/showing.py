@@ -31,17 +31,32 @@ def result_as_json(result: EvaluationResult) -> dict[str, Any]:
     }
 
 
-def show_result(result: EvaluationResult, suite: str) -> None:
-    """Print a result: a row a pair, the model's line of the board, where the records are, what to type next."""
+_TRY_AGAIN = "the same command tries the rest again"
+
+
+def show_result(result: EvaluationResult, suite: str, *, told: bool = False, rest: str = _TRY_AGAIN) -> None:
+    """Print a result: a row a pair, the model's line of the board, where the records are, what to type next.
+
+    Parameters
+    ----------
+    result : EvaluationResult
+    suite : str
+        As the user named it.
+    told : bool
+        Whether every failure was told when it happened: it is counted then, and not told again.
+    rest : str
+        What an incomplete result means.
+    """
     if result.table:
         keys = list(dict.fromkeys(key for row in result.table for key in row))
         show_table(keys, [[row.get(key) for key in keys] for row in result.table])
         print()
     if result.headline:
         show_table(["measure", result.model], list(result.headline.items()))
-    for failure in result.failures:
+    for failure in () if told else result.failures:
         say(f"failed: {failure}")
-    state = "complete" if result.complete else "not complete; the same command tries the rest again"
+    failed = f"{len(result.failures)} failed; " if result.failures else ""
+    state = failed + ("complete" if result.complete else f"not complete; {rest}")
     say(f"{state}; {result.seconds:.0f} s; records in {result.run_dir}")
     say(
         f"next: tlbench leaderboard --suite {suite}"

@@ -200,7 +200,8 @@ class _Trial:
                 f"settings() is not JSON ({error}): settings are numbers, strings, booleans, None, tuples of these, or "
                 "other methods; build what is larger in fit"
             ) from None
-        return f"{len(self.method.settings())} settings"
+        count = len(self.method.settings())
+        return f"{count} setting{'' if count == 1 else 's'}"
 
     def requires(self) -> str:
         for need in sorted(self.method.requires):
@@ -335,8 +336,9 @@ class _Trial:
         except NotImplementedError as error:
             return f"build says that it cannot ({error}): the fit is repeated where a predictor is needed"
         except Exception as error:  # whatever build raises, the advice is the same
+            first = (str(error).splitlines() or [""])[0].rstrip(":")
             raise _Broken(
-                f"build(context, state, recipe) raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}; "
+                f"build(context, state, recipe) raised {type(error).__name__}: {first}; "
                 "the default build makes context.backbone.fresh(context.classes) and loads the state: a method that "
                 "returns anything else writes its own"
             ) from None

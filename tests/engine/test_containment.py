@@ -238,7 +238,7 @@ def test_nan_on_some_images_fails_the_sets_that_hold_them(plugin: Plugin, evalua
     dark = clean(frame[frame.target == "dark"])
     assert set(dark.status) == {"failed"}
     assert dark.reason.str.fullmatch(r"the predictor returned NaN for \d+ of \d+ images").all()
-    assert any("right to dark: clean: the predictor returned NaN" in line for line in result.failures)
+    assert any("right to dark (ood-test): clean: the predictor returned NaN" in line for line in result.failures)
     # Without clean predictions there is nothing to be consistent with.
     assert "clean predictions" in frame[(frame.target == "dark") & (frame.condition == "shift")].reason.iloc[0]
 

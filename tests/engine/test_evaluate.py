@@ -171,6 +171,7 @@ def test_the_plan_counts_without_computing(blobs: Path, tmp_path: Path) -> None:
         ({"model": "knn", "only": ["source=right", "target=right"]}, UsageError, "source=right, target=right"),
         ({"model": "knn", "shard": "3/2"}, UsageError, "3/2"),
         ({"model": "knn", "settings": ["kk=3"]}, UsageError, "k"),
+        ({"model": "knn", "device": "gpu"}, UsageError, "cpu"),
     ],
 )
 def test_a_wrong_name_stops_before_anything_is_written(

@@ -124,7 +124,12 @@ def test_a_seed_that_the_suite_does_not_name_has_no_say(run: Any) -> None:
 def test_a_missing_cell_leaves_bounds_and_no_value(run: Any) -> None:
     run.add("m", value=0.6, without=lambda cell: (cell.source, cell.target, cell.seed) == ("a", "b", 1))
     score = scored(run, "accuracy")["m"]
-    assert (score.value, score.found, score.expected, score.reason) == (None, 13, 14, "13 of 14 cells")
+    assert (score.value, score.found, score.expected, score.reason) == (
+        None,
+        13,
+        14,
+        "13 of 14 cells; first a to b, seed 1",
+    )
     # The cell weighs 1/12, one of its two seeds half of that.
     assert score.low == pytest.approx(0.6 * (1 - 1 / 24))
     assert score.high == pytest.approx(0.6 + 0.4 / 24)

@@ -159,7 +159,8 @@ def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: 
     for measurement in todo:
         place = place_of(planned, measurement, name, headline=name == fitted.headline)
         kind = measurement.condition.kind
-        text = f"{planned.key.source} to {measurement.where.target}: {measurement.condition.name}"
+        where = measurement.where
+        text = f"{planned.key.source} to {where.target} ({where.role}): {measurement.condition.name}"
         work.reporter.doing(text)
         try:
             if variant.broken:

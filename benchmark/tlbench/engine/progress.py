@@ -9,6 +9,7 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 _PLAIN_SECONDS = 15.0
 
@@ -47,13 +48,14 @@ class Reporter:
     def __enter__(self) -> Reporter:
         if not self.quiet and self.stream.isatty():
             columns = (
-                TextColumn("{task.description}"),
+                # What is being done gives way to how far it is, where the terminal is narrow.
+                TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
             )
-            self._live = Progress(*columns, console=Console(file=self.stream), transient=True)
+            self._live = Progress(*columns, console=Console(file=self.stream), transient=True, expand=True)
             self._live.start()
             self._task = self._live.add_task("starting", total=self.total, rate="")
         return self

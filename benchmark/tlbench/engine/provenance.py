@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from tlbench.errors import UsageError, listed
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -80,8 +82,22 @@ def peak_memory_bytes(device: str) -> int:
 
 
 def choose_device(device: str | None) -> str:
-    """Return the device to use: the one named, or a GPU where one is at hand."""
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device to use: the one named, or a GPU where one is at hand.
+
+    Raises
+    ------
+    UsageError
+        If the name means nothing to PyTorch, or no such device is at hand.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        at_hand = listed(["cpu", *gpus])
+        raise UsageError(f"--device {device}: no such device is at hand; here there is {at_hand}") from None
+    return device
 
 
 def set_exact_arithmetic(threads: int | None) -> int:

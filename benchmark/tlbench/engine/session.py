@@ -155,6 +155,8 @@ def open_session(
     chosen = _model(model, predictors, settings, backbone, name, read.protocol.backbone)
     if predictors is not None:
         only = dict(selection.get("only") or {})
+        if not set(only.get("source", predictors)) & set(predictors):
+            raise UsageError(f"--only source={','.join(only['source'])}: networks were given for {listed(predictors)}")
         only["source"] = tuple(source for source in predictors if source in only.get("source", predictors))
         selection = {**selection, "only": only}
     chosen_selection = Selection(**selection)

@@ -290,7 +290,7 @@ def _score(found: pd.DataFrame, absent: pd.DataFrame, form: Form, seeds: tuple[i
         return Score(None, None, None, **counted, low=None, high=None, reason=twice)
     if missing.any():
         low, high = _bounds(values, weights, form.metric)
-        reason = _why(absent, seeds, counted["found"], counted["expected"])
+        reason = _why(absent, seeds, **counted, gaps=_gaps(terms, missing, seeds))
         return Score(None, None, None, **counted, low=low, high=high, reason=reason)
     with np.errstate(invalid="ignore"):
         by_seed = values @ weights
@@ -345,12 +345,22 @@ def _bounds(
     return float(low.mean()), float(high.mean())
 
 
-def _why(absent: pd.DataFrame, seeds: tuple[int, ...], found: int, expected: int) -> str:
-    """Say how much is missing, and the first reason that a record gives."""
+def _gaps(terms: pd.DataFrame, missing: NDArray[np.bool_], seeds: tuple[int, ...]) -> str:
+    """Say what is missing: whole seeds, else the first pair."""
+    without = [str(seed) for seed, row in zip(seeds, missing, strict=True) if row.all()]
+    if without:
+        return f"nothing of seed {', '.join(without)}"
+    row, column = (int(place[0]) for place in np.nonzero(missing))
+    term = terms.iloc[column]
+    return f"first {term['source']} to {term['target']}, seed {seeds[row]}"
+
+
+def _why(absent: pd.DataFrame, seeds: tuple[int, ...], *, found: int, expected: int, gaps: str) -> str:
+    """Say how much is missing, and the first reason that a record gives, or else what is missing."""
     amount = f"{found} of {expected} cells"
     told: Any = absent[absent["seed"].isin(seeds) | absent["deterministic"].astype(bool)]
     if not len(told):
-        return amount
+        return f"{amount}; {gaps}"
     first = told.iloc[0]
     word = {"failed": "failed", "not_applicable": "not applicable", "not_run": "not run"}.get(first["status"], "")
     if found == 0 and (told["reason"] == first["reason"]).all():

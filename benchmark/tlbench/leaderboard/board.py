@@ -73,6 +73,8 @@ class Board:
         it. Rates are fractions.
     notes : tuple of str
         What a reader must know.
+    reference : str
+        How a command names the suite: its file, where it is a user's.
     """
 
     suite: str
@@ -84,6 +86,7 @@ class Board:
     these_pairs_only: bool
     frame: pd.DataFrame
     notes: tuple[str, ...]
+    reference: str = ""
 
     def to_text(
         self, format: Literal["table", "markdown", "csv", "json"] = "table", *, width: int | None = None

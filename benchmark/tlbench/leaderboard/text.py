@@ -272,7 +272,8 @@ def _folded(rows: list[Any], columns: list[_Column], width: int) -> Iterator[lis
 
 def _footer(board: Board) -> Iterator[str]:
     if not len(board.frame):
-        yield f"Nothing has been measured yet; next: tlbench evaluate --suite {board.suite} --model linear-probe"
+        suite = plain_note(board.reference or board.suite)
+        yield f"Nothing has been measured yet; next: tlbench evaluate --suite {suite} --model linear-probe"
         return
     yield _LEGEND
     if (board.frame["origin"] == "local").any():

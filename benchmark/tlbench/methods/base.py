@@ -318,7 +318,7 @@ class Context(Protocol):
         ...
 
     def train(self, net: nn.Module, hooks: Hooks | None = None, *, order: str = "order", **recipe: Any) -> nn.Module:
-        """Train ``net`` in place on ``id_train`` by the suite's recipe, overridden by keyword; it returns in eval mode."""
+        """Train ``net`` in place on ``id_train`` by the suite's recipe and keywords; it returns in eval mode."""
         ...
 
     def fitted(self, method: Method | str, **settings: Any) -> Fitted:

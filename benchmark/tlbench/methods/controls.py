@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from tlbench.data.domain import Batch
 from tlbench.methods.base import Context, Data, Features, Fitted, Method, Need, Predictor, Tag
 from tlbench.methods.features import extract_features
-from tlbench.methods.finetune import given
+from tlbench.methods.finetune import check_given, given
 from tlbench.methods.from_scratch import untrained
 from tlbench.methods.linear_probe import PENALTIES, probe_head
 from tlbench.methods.training import recompute_batchnorm, train_on
@@ -102,6 +102,9 @@ class ShuffledLabels(Method):
     augment: str | None = None
     crop: bool | None = None
     flip: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_given(self)
 
     def fit(self, context: Context) -> nn.Module:
         data = context.data("id_train")

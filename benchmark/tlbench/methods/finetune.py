@@ -7,7 +7,8 @@ from typing import Any, Literal, final
 
 from torch import nn
 
-from tlbench.methods.augment import is_identity
+from tlbench.errors import PluginError, nearest
+from tlbench.methods.augment import AUGMENTATIONS, is_identity
 from tlbench.methods.base import Context, Method
 from tlbench.methods.features import FeatureData
 from tlbench.methods.training import merged, train_on
@@ -34,6 +35,9 @@ class Finetune(Method):
     flip: bool | None = None
     batchnorm: Literal["train", "eval"] | None = None  # mode of BatchNorm's statistics during training
 
+    def __post_init__(self) -> None:
+        check_given(self)
+
     def fit(self, context: Context) -> nn.Module:
         return fine_tuned(context, context.backbone.fresh(context.classes), **given(self))
 
@@ -56,6 +60,9 @@ class HeadOnly(Method):
     crop: bool | None = None
     flip: bool | None = None
 
+    def __post_init__(self) -> None:
+        check_given(self)
+
     def fit(self, context: Context) -> nn.Module:
         net = context.backbone.fresh(context.classes)
         return fine_tuned(context, net, regime="head-only", **given(self))
@@ -65,6 +72,24 @@ def given(method: Method) -> dict[str, Any]:
     """Return the settings of a method that change the training recipe: its fields of that name which are not None."""
     values = {field.name: getattr(method, field.name) for field in fields(method)}  # type: ignore[arg-type]
     return {name: value for name, value in values.items() if name in Recipe.model_fields and value is not None}
+
+
+def check_given(method: Method) -> None:
+    """Refuse settings that no recipe can have, when the method is made rather than when it is fitted.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range, or there is no such augmentation.
+    """
+    changes = given(method)
+    try:
+        merged(Recipe(), changes)
+    except PluginError as problem:
+        raise ValueError(str(problem)) from None
+    augment = changes.get("augment")
+    if augment is not None and augment not in AUGMENTATIONS:
+        raise ValueError(f"there is no augmentation '{augment}'{nearest(augment, AUGMENTATIONS)}")
 
 
 def fine_tuned(context: Context, net: Network, **changes: Any) -> nn.Module:

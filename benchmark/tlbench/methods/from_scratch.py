@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from tlbench.errors import NotApplicableError
 from tlbench.methods.base import Context, Fitted, Method, Predictor
-from tlbench.methods.finetune import given
+from tlbench.methods.finetune import check_given, given
 from tlbench.models.backbone import Backbone, Network, drawing_from
 from tlbench.models.zoo import load_backbone
 
@@ -37,6 +37,9 @@ class FromScratch(Method):
     augment: str | None = None
     crop: bool | None = None
     flip: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_given(self)
 
     def fit(self, context: Context) -> nn.Module:
         net = untrained(self._backbone(context), context.classes, context.rng("body"))

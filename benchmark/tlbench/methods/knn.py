@@ -28,6 +28,10 @@ class Knn(Method):
     k: int = 20
     temperature: float = 0.07
 
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.temperature <= 0:
+            raise ValueError(f"expected k >= 1 and temperature > 0, got {self.k} and {self.temperature}")
+
     def fit(self, context: Context) -> Fitted:
         train = context.features("id_train")
         if train.labels is None or not len(train.values):

@@ -30,6 +30,10 @@ class LinearProbe(Method):
     penalties: tuple[float, ...] = PENALTIES  # candidates for the squared norm of the head in the mean loss
     steps: int = 200  # most L-BFGS iterations for each
 
+    def __post_init__(self) -> None:
+        if not self.penalties or min(self.penalties) < 0 or self.steps < 1:
+            raise ValueError(f"expected penalties of at least 0 and steps >= 1, got {self.penalties} and {self.steps}")
+
     def fit(self, context: Context) -> nn.Module:
         train, val = context.features("id_train"), context.features("id_val")
         head = probe_head(train, val, context.classes, penalties=self.penalties, steps=self.steps)

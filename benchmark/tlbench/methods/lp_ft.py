@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, final
 from torch import nn
 
 from tlbench.methods.base import Context, Method, Need
-from tlbench.methods.finetune import fine_tuned, given
+from tlbench.methods.finetune import check_given, fine_tuned, given
 from tlbench.methods.linear_probe import PENALTIES, LinearProbe
 
 SLOWER = 10.0
@@ -38,6 +38,10 @@ class LpFt(Method):
     batchnorm: Literal["train", "eval"] | None = "eval"
     penalties: tuple[float, ...] = PENALTIES
     steps: int = 200
+
+    def __post_init__(self) -> None:
+        check_given(self)
+        self.probe()  # refuses what no probe can have
 
     def fit(self, context: Context) -> nn.Module:
         probe = context.fitted(self.probe()).predictor().module

@@ -13,6 +13,7 @@ from types import ModuleType
 from tlbench.errors import PluginError, listed, nearest
 from tlbench.methods.base import Method, method_name
 from tlbench.seeds import digest
+from tlbench.suites.toml_file import nearest_file
 
 _folders: set[str] = set()
 """Folders of the plug-ins loaded by this process: their files may import the modules beside them."""
@@ -42,7 +43,8 @@ def load_file(path: Path, class_name: str | None = None) -> tuple[type[Method], 
         and none is named.
     """
     if path.is_dir() or not path.exists():
-        raise PluginError(f"{path}: {'expected a Python file, got a folder' if path.is_dir() else 'no such file'}")
+        missing = f"no such file{nearest_file(path)}"
+        raise PluginError(f"{path}: {'expected a Python file, got a folder' if path.is_dir() else missing}")
     module = _run(path)
     found = {
         name: value
@@ -123,7 +125,9 @@ def _run(path: Path) -> ModuleType:
 def _where(path: Path, problem: BaseException) -> str:
     file = path.resolve()
     if isinstance(problem, SyntaxError):
-        return f"{path if Path(problem.filename or '').resolve() == file else problem.filename}, line {problem.lineno}"
+        if problem.filename is None:  # what is no text at all has no lines
+            return str(path)
+        return f"{path if Path(problem.filename).resolve() == file else problem.filename}, line {problem.lineno}"
     frames = traceback.extract_tb(problem.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file]
     return f"{path}, line {lines[-1]}" if lines else str(path)

@@ -93,7 +93,7 @@ class _Reading:
         if self.folder is None:
             return Path(text)
         if Path(text).is_absolute() or ".." in Path(text).parts:
-            raise PluginError(f"{self.folder}: expected a file beside the card or below it, got '{text}'")
+            raise PluginError(f"expected a file beside the card or below it, got '{text}'")
         return self.folder / text
 
     def _registered(self, callee: str) -> type[Method]:
@@ -347,19 +347,31 @@ def _module_source(kind: type[Method]) -> str:
     )
 
 
+def check_row_name(name: str, option: str = "--name") -> None:
+    """Refuse what cannot be a row of the board and a folder.
+
+    Raises
+    ------
+    UsageError
+        If other letters than those of ``ROW_NAME`` are in it, or it is a registered method's.
+    """
+    if len(name) > LONGEST_NAME or not re.fullmatch(ROW_NAME, name):
+        raise UsageError(
+            f"{option}: expected at most {LONGEST_NAME} letters, digits and '._()=,@-', a letter or digit first, "
+            f"got {name!r}"
+        )
+    if name in registry.names("methods"):
+        raise UsageError(f"'{name}' is the name of a registered method; give this model another name")
+
+
 def _row_name(given: str | None, automatic: str, plain: str) -> str:
     name = automatic if given is None else given
     if given is None and (len(name) > LONGEST_NAME or not re.fullmatch(ROW_NAME, name)):
         # Text of the settings that no folder can be named by: its hash keeps different rows apart.
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name.partition("(")[0].partition("@")[0]).strip("-")[:60]
         return f"{stem}({digest(name)[:8]})"
-    if len(name) > LONGEST_NAME or not re.fullmatch(ROW_NAME, name):
-        raise UsageError(
-            f"--name: expected at most {LONGEST_NAME} letters, digits and '._()=,@-', a letter or digit first, "
-            f"got {name!r}"
-        )
-    if name != plain and name in registry.names("methods"):
-        raise UsageError(f"'{name}' is the name of a registered method; give this model another name")
+    if name != plain:
+        check_row_name(name)
     return name
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tlbench.errors import NotApplicableError, PluginError, UsageError
 from tlbench.methods.base import Context, Fitted, Method, Predictor, Tag
-from tlbench.methods.resolve import Model
+from tlbench.methods.resolve import Model, check_row_name
+from tlbench.models.checkpoints import misfit, read_weights
 
 Given = nn.Module | Predictor | str | Path
 
@@ -70,11 +69,15 @@ def trained_model(networks: Mapping[str, Given], *, backbone: str | None, name: 
         If the map is empty or holds something else.
     PluginError
         If a checkpoint is missing.
+    WeightsError
+        If it is no file of weights.
     """
     if not networks:
         raise UsageError("predictors: expected at least one source with its network")
+    if name is not None:
+        check_row_name(name)
     fingerprints = tuple((source, _fingerprint(source, given)) for source, given in sorted(networks.items()))
-    return Model(name or "trained", Trained(fingerprints, _Networks(dict(networks))), backbone)
+    return Model("trained" if name is None else name, Trained(fingerprints, _Networks(dict(networks))), backbone)
 
 
 def _fingerprint(source: str, given: Given) -> str:
@@ -82,6 +85,7 @@ def _fingerprint(source: str, given: Given) -> str:
         path = Path(given)
         if not path.is_file():
             raise PluginError(f"predictors: {path} (for source '{source}') is not a file")
+        read_weights(path)  # what is no checkpoint is told now, and not once for every source and seed
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     module = given.module if isinstance(given, Predictor) else given
     if not isinstance(module, nn.Module):
@@ -104,13 +108,7 @@ def _predictor(given: Given, context: Context) -> Predictor:
     path = Path(given)
     net = context.backbone.fresh(context.classes)
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        net.load_state_dict(state)
-    except (OSError, RuntimeError, SafetensorError, AttributeError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        expected = f"a checkpoint of {context.backbone.name} with {context.classes} classes"
-        raise PluginError(f"{path}: not {expected} ({first})") from None
+        net.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise misfit(f"{path}, for {context.backbone.name} with {context.classes} classes", error) from None
     return Predictor(net.eval())

@@ -102,6 +102,7 @@ def suites_folder() -> Path:
 def check_names(
     suite: Suite,
     *,
+    where: str | None = None,
     readers: Collection[str] | None = None,
     conditions: Mapping[str, Collection[str]] | None = None,
     backbones: Collection[str] | None = None,
@@ -116,6 +117,8 @@ def check_names(
     Parameters
     ----------
     suite : Suite
+    where : str, optional
+        What a message calls it, such as its file.
     readers, backbones, metrics, augmentations : collection of str, optional
         A backbone with a colon, such as ``timm:resnet18``, is left to the library it names.
     conditions : mapping of kind to names, optional
@@ -125,27 +128,28 @@ def check_names(
     SuiteError
         If a name is unknown: its place, and the nearest one.
     """
+    place = f"suite '{suite.name}'" if where is None else where
     if readers is not None:
         for name, task in suite.tasks.items():
-            _known(suite, f"tasks.{name}: reader", task.reader, readers)
+            _known(place, f"tasks.{name}: reader", task.reader, readers)
     for condition in suite.conditions if conditions is not None else ():
-        _known(suite, f"conditions: {condition.kind}", condition.name, (conditions or {}).get(condition.kind, ()))
+        _known(place, f"conditions: {condition.kind}", condition.name, (conditions or {}).get(condition.kind, ()))
     protocol = suite.protocol
     if backbones is not None:
         for backbone in (protocol.backbone, *protocol.grid.backbone):
             if ":" not in backbone:
-                _known(suite, "protocol: backbone", backbone, backbones)
+                _known(place, "protocol: backbone", backbone, backbones)
     if metrics is not None:
-        _known(suite, "metrics: primary", suite.metrics.primary, metrics)
+        _known(place, "metrics: primary", suite.metrics.primary, metrics)
     if augmentations is not None:
         for augment in (protocol.recipe.augment, *protocol.grid.augment):
-            _known(suite, "protocol: augment", augment, augmentations)
+            _known(place, "protocol: augment", augment, augmentations)
 
 
-def _known(suite: Suite, place: str, name: str, known: Collection[str]) -> None:
+def _known(suite: str, place: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         hint = nearest(name, known) or f"; known are {listed(known)}"
-        raise SuiteError(f"suite '{suite.name}', {place}: unknown name '{name}'{hint}")
+        raise SuiteError(f"{suite}, {place}: unknown name '{name}'{hint}")
 
 
 def suite_schema() -> dict[str, Any]:

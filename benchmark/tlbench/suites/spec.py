@@ -245,7 +245,7 @@ class Protocol(Spec):
     )
     split: SplitSpec = Field(default_factory=SplitSpec)
     shots: tuple[Shots, ...] = ("full",)
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=10**18)], ...] = Field((0, 1, 2), min_length=1)
     backbone: str = "efficientnet-lite0"
     recipe: Recipe = Field(default_factory=Recipe)
     grid: Grid = Field(default_factory=Grid)

@@ -39,7 +39,7 @@ def read_toml(path: Path, *, error: type[TlbenchError], what: str) -> dict[str, 
     """
     try:
         if not path.exists():
-            raise error(f"{path}: no such file; expected {what}")
+            raise error(f"{path}: no such file; expected {what}{nearest_file(path)}")
         if not path.is_file():
             raise error(f"{path}: expected {what}, got a folder or device")
         with path.open("rb") as file:
@@ -65,6 +65,15 @@ def read_toml(path: Path, *, error: type[TlbenchError], what: str) -> dict[str, 
         if isinstance(value, float) and not math.isfinite(value):
             raise error(f"{path}, {in_words(place)}: expected a finite number, got {value}")
     return document
+
+
+def nearest_file(path: Path) -> str:
+    """Return ``"; did you mean 'x'?"`` for the file of the same suffix beside a missing one, or an empty string."""
+    try:
+        beside = [other.name for other in path.parent.iterdir() if other.suffix == path.suffix]
+    except OSError:
+        return ""
+    return nearest(path.name, beside)
 
 
 def _walk(value: Any) -> Iterator[tuple[Path_, Any]]:
