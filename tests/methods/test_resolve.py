@@ -339,3 +339,8 @@ def test_no_text_is_more_than_a_mistake_of_the_user(text: str) -> None:
     else:
         message = ""
     assert "\n" not in message
+
+
+def test_a_wrapper_names_what_it_wraps_even_where_that_is_its_default() -> None:
+    assert resolve_model("temperature").name == "temperature(linear-probe)"
+    assert resolve_model("temperature(linear-probe)").name == "temperature(linear-probe)"

@@ -381,10 +381,12 @@ def _named(method: Method, names: Mapping[type[Method], str]) -> str:
     words = []
     for position, name in enumerate(declared(kind)):
         value = getattr(method, name)
-        if value == _default(kind, name):
+        wrapped = position == 0 and isinstance(value, Method)
+        # What is wrapped is always named: nobody should have to know a wrapper's default.
+        if value == _default(kind, name) and not wrapped:
             continue
         word = _word(value, names)
-        words.append(word if position == 0 and isinstance(value, Method) else f"{name}={word}")
+        words.append(word if wrapped else f"{name}={word}")
     return names.get(kind, method_name(kind)) + (f"({','.join(words)})" if words else "")
 
 
