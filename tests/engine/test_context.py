@@ -121,7 +121,8 @@ def test_another_fit_adds_its_reads_and_its_cost() -> None:
 
 def test_the_cost_of_a_stored_fit_is_counted_from_its_facts() -> None:
     given = context(Finetune())
-    given.count({"images_seen": 7, "saved_bytes": 9, "parameters_trained": 5, "seconds": 1.5, "device": "cpu"})
-    given.count({"images_seen": 1, "saved_bytes": 2, "parameters_trained": 6})
+    given.count({"images_seen": 7, "saved_bytes": 9, "parameters_trained": 5, "seconds": 1.5, "device": "cpu"}, 0.25)
+    given.count({"images_seen": 1, "saved_bytes": 2, "parameters_trained": 6}, 0.0)
+    assert given.owed_seconds == 1.25
     assert (given.budget.images_seen, given.budget.saved_bytes, given.budget.parameters_trained) == (8, 9, 6)
     assert given.budget.seconds == 1.5

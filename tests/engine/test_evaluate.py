@@ -12,6 +12,7 @@ from torch import nn
 import tlbench
 from tlbench import api
 from tlbench.errors import StoreError, UnknownNameError, UsageError
+from tlbench.leaderboard.tables import load_fits
 
 KEYS = ["task", "source", "target", "role", "seed", "variant", "condition", "severity", "norm", "epsilon", "metric"]
 
@@ -111,6 +112,9 @@ def test_a_wrapped_method_shares_the_fit_of_the_method_inside(blobs: Path, tmp_p
     assert (wide["finetune"] == wide["temperature(finetune)"]).all()
     nll = numbers(tmp_path, blobs).query("metric == 'nll' and role == 'id-val'").set_index("model").value
     assert nll["temperature(finetune)"] <= nll["finetune"] + 1e-6
+    fits = load_fits(blobs, run_dir=tmp_path, published=False).set_index("model")
+    assert fits.seconds["temperature(finetune)"] > fits.seconds["finetune"]
+    assert fits.images_seen["temperature(finetune)"] >= fits.images_seen["finetune"]
 
 
 def test_another_name_for_the_same_model_takes_over_its_measurements(probe_run: Path, blobs: Path) -> None:

@@ -66,6 +66,8 @@ class FitContext:
     reads : set of Tag
         What was read so far.
     budget : Budget
+    owed_seconds : float
+        By how much the sub-fits took longer when they were made than when this fit asked for them.
     train_split, val_split : Split
         For the engine, which knows what the data are.
     """
@@ -97,6 +99,7 @@ class FitContext:
         self.recipe, self.device, self.seed, self.source, self.target = recipe, device, seed, source, target
         self.train_split, self.val_split = train, val
         self.budget = Budget()
+        self.owed_seconds = 0.0
         self.reads: set[Tag] = set()
         # A method sees the seeded view; the type checker may think it the backbone itself.
         self.backbone = cast(Backbone, _SeededBackbone(backbone, self.rng))
@@ -200,8 +203,9 @@ class FitContext:
         self.budget.add(inner.budget)
         return fitted
 
-    def count(self, facts: Mapping[str, Any]) -> None:
-        """Add the stored cost of a sub-fit, whether it was made now or before."""
+    def count(self, facts: Mapping[str, Any], spent_seconds: float) -> None:
+        """Add the stored cost of a sub-fit, whether it was made now or before, and how long that took now."""
+        self.owed_seconds += float(facts.get("seconds", 0.0)) - spent_seconds
         self.budget.add(
             Budget(
                 images_seen=int(facts.get("images_seen", 0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -145,8 +146,9 @@ def _fit_other(work: Workshop, planned: PlannedFit, other: Method, parent: FitCo
         seed=key.seed,
         target=target,
     )
+    started = time.monotonic()
     stored = _made(work, fit_id, other, make_context(work, planned, other))
-    parent.count(stored.facts)
+    parent.count(stored.facts, time.monotonic() - started)
     return stored.fitted
 
 
