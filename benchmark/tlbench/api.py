@@ -6,12 +6,12 @@ printing help costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench.errors import UsageError
+from tlbench.errors import UsageError, WeightsError
 from tlbench.suites.load import find_suite, load_suite
 from tlbench.suites.spec import Suite
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from tlbench.data.build import Preparation
+    from tlbench.data.inventory import Inventory
+    from tlbench.data.verify import Verification
+    from tlbench.engine.summary import PlanSummary, StatusSummary
     from tlbench.leaderboard.board import Board
     from tlbench.methods.base import Method, Predictor
     from tlbench.methods.resolve import Model
@@ -41,6 +45,8 @@ class EvaluationResult:
     complete : bool
         Whether every selected measurement is now stored.
     seconds : float
+    missing : mapping of str to str
+        Tasks that were not run because their data are not here, and where these were looked for.
     table : list of dict
         One row a pair: ID and OOD accuracy, mean over seeds.
     headline : dict
@@ -53,32 +59,9 @@ class EvaluationResult:
     failures: tuple[str, ...]
     complete: bool
     seconds: float
+    missing: Mapping[str, str] = field(default_factory=dict)
     table: list[dict[str, Any]] = field(default_factory=list)
     headline: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PlanSummary:
-    """What an evaluation will cost.
-
-    Attributes
-    ----------
-    fits, measurements : int
-        In the selected part of the suite.
-    fits_to_do, measurements_to_do : int
-        Not stored yet.
-    images : int
-        Predictions that the measurements to do will make, attacks not counted.
-    attacked_images : int
-        Images that will be attacked.
-    """
-
-    fits: int
-    measurements: int
-    fits_to_do: int
-    measurements_to_do: int
-    images: int
-    attacked_images: int
 
 
 def evaluate(
@@ -89,6 +72,7 @@ def evaluate(
     backbone: str | None = None,
     settings: Sequence[str] = (),
     name: str | None = None,
+    recipe: str | None = None,
     seeds: Sequence[int] | None = None,
     shots: Sequence[str] | None = None,
     only: Sequence[str] = (),
@@ -117,6 +101,9 @@ def evaluate(
         ``key=value``.
     name : str, optional
         The model's row of the board.
+    recipe : str, optional
+        ``"key=value,..."``, one point of the suite's grid: lr, epochs, regime, augment, backbone, shots, each one of
+        the values that the grid lists; and precision.
     seeds, shots, only, metrics, shard
         The part of the suite to work on: seeds; ``"full"`` or images a class; ``task=``, ``source=`` and
         ``target=`` filters; metrics whose conditions are to be measured; ``"i/n"``.
@@ -143,8 +130,23 @@ def evaluate(
     # Importing the engine brings PyTorch, which no other command needs.
     from tlbench.engine.session import open_session
 
-    if isinstance(model, type):
-        raise UsageError(f"expected a method object, got a class; write {model.__name__}()")
+    _check_is_made(model)
+    if recipe is not None:
+        from tlbench.methods.declared_grid import at_point
+
+        if model is None:
+            raise UsageError("--recipe: networks that are already trained have no recipe")
+        model, shots = at_point(
+            suite if isinstance(suite, Suite) else load_suite(suite),
+            model,
+            recipe,
+            settings=settings,
+            backbone=backbone,
+            shots=_shots(shots),
+            name=name,
+        )
+        settings, backbone, name = (), None, None
+    selection = _selection(seeds, shots, only, shard)
     session = open_session(
         suite,
         model,
@@ -152,7 +154,7 @@ def evaluate(
         backbone=backbone,
         settings=settings,
         name=name,
-        selection=_selection(seeds, shots, only, shard),
+        selection=selection,
         metrics=_several(metrics),
         device=device,
         data_root=data_root,
@@ -163,6 +165,8 @@ def evaluate(
     )
     outcome = session.run()
     version = {"settings_hash": outcome.settings_hash, "weights_hash": outcome.weights_hash}
+    if len(selection["shots"] or ()) == 1:
+        version["shots"] = selection["shots"][0]
     table, headline = _summary(session.suite, outcome.model, Path(run_dir), version)
     return EvaluationResult(
         session.suite,
@@ -171,6 +175,7 @@ def evaluate(
         outcome.failures,
         outcome.complete,
         outcome.seconds,
+        outcome.missing,
         table,
         headline,
     )
@@ -187,26 +192,229 @@ def plan(
     shots: Sequence[str] | None = None,
     only: Sequence[str] = (),
     metrics: Sequence[str] | None = None,
+    device: str | None = None,
     data_root: str | Path | None = None,
     run_dir: str | Path = RUN_DIR,
     shard: str | None = None,
+    threads: int | None = None,
+    batch_size: int = 128,
+    grid: bool = False,
+    recipe: str | None = None,
+    budget: str | None = None,
+    probe: bool = True,
 ) -> PlanSummary:
-    """Return how much an evaluation would do, without doing any of it."""
-    from tlbench.engine.session import open_session
+    """Return how much an evaluation would do and how long that takes, without doing any of it.
 
-    session = open_session(
+    It needs neither data nor weights where the suite declares how many images there are.
+
+    Parameters
+    ----------
+    suite, model, backbone, settings, name, seeds, shots, only, metrics, device, data_root, run_dir, shard, threads, \
+    batch_size, grid, recipe
+        As ``evaluate`` takes them.
+    budget : str, optional
+        Such as ``"24h"``, ``"90m"`` or ``"2d"``: say what fits into it.
+    probe : bool
+        Measure the speed of this machine, for some seconds; else take what the last probe of such a network found.
+
+    Returns
+    -------
+    PlanSummary
+
+    Raises
+    ------
+    TlbenchError
+        For every mistake of the user.
+    """
+    from tlbench.engine.budget import read_budget
+
+    _check_is_made(model)
+    hours = None if budget is None else read_budget(budget)
+    # Importing the rest brings PyTorch.
+    from tlbench.engine.forecast import forecast_row, open_place, open_plan
+    from tlbench.engine.probe import Prober
+    from tlbench.engine.summary import summarise
+
+    place = open_place(
         suite,
+        _selection(seeds, shots, only, shard),
+        data_root=Path(data_root) if data_root else None,
+        run_dir=Path(run_dir),
+    )
+    opened = [
+        open_plan(
+            place,
+            _selection(seeds, own_shots, only, shard),
+            own,
+            **named,
+            metrics=_several(metrics),
+            device=device,
+            threads=threads,
+            batch_size=batch_size,
+        )
+        for own, own_shots, named in _rows_to_plan(
+            place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name
+        )
+    ]
+    prober = Prober(place.suite.protocol, opened[0].work.device, batch_size) if probe else None
+    return summarise([forecast_row(one, prober) for one in opened], place.suite.protocol.image_size, hours)
+
+
+def _rows_to_plan(
+    suite: Suite,
+    model: str | Method | Model,
+    grid: bool,
+    recipe: str | None,
+    shots: Sequence[str] | None,
+    **named: Any,
+) -> list[tuple[str | Method | Model, Sequence[str] | None, dict[str, Any]]]:
+    """Return the models that are planned for, each with its shots and what names it."""
+    if not grid and recipe is None:
+        return [(model, shots, named)]
+    from tlbench.methods.declared_grid import at_point, rows_of
+
+    if grid:
+        rows = rows_of(suite, model, recipe=recipe, shots=_shots(shots), **named)
+        return [(row.model, (row.shots,), {"backbone": row.backbone}) for row in rows]
+    assert recipe is not None
+    chosen, amounts = at_point(suite, model, recipe, shots=_shots(shots), **named)
+    return [(chosen, amounts, {})]
+
+
+def status(
+    suite: str | Path | Suite,
+    model: str | Method | Model,
+    *,
+    backbone: str | None = None,
+    settings: Sequence[str] = (),
+    name: str | None = None,
+    seeds: Sequence[int] | None = None,
+    shots: Sequence[str] | None = None,
+    only: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+    shard: str | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    run_dir: str | Path = RUN_DIR,
+) -> StatusSummary:
+    """Return how much of an evaluation is stored, and how long that took against its forecast."""
+    from tlbench.engine.forecast import open_place, open_plan
+    from tlbench.engine.pace import pace
+    from tlbench.engine.summary import StatusSummary, count
+
+    selection = _selection(seeds, shots, only, shard)
+    place = open_place(suite, selection, data_root=Path(data_root) if data_root else None, run_dir=Path(run_dir))
+    opened = open_plan(
+        place,
+        selection,
         model,
         backbone=backbone,
         settings=settings,
         name=name,
-        selection=_selection(seeds, shots, only, shard),
         metrics=_several(metrics),
-        data_root=data_root,
-        run_dir=Path(run_dir),
-        quiet=True,
+        device=device,
     )
-    return PlanSummary(**session.count())
+    return StatusSummary(**count(opened.fits), pace=pace(opened.work, opened.fits), notes=opened.notes)
+
+
+@dataclass(frozen=True)
+class GridRowResult:
+    """One row of a grid, evaluated or not.
+
+    Attributes
+    ----------
+    model, backbone, shots : str
+    result : EvaluationResult or None
+    problem : str
+        Why there is no result; empty where there is one.
+    """
+
+    model: str
+    backbone: str
+    shots: str
+    result: EvaluationResult | None = None
+    problem: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything of it failed."""
+        return self.result is None or bool(self.result.failures)
+
+
+def evaluate_grid(
+    suite: str | Path | Suite,
+    model: str | Method | Model,
+    *,
+    recipe: str | None = None,
+    backbone: str | None = None,
+    settings: Sequence[str] = (),
+    name: str | None = None,
+    seeds: Sequence[int] | None = None,
+    shots: Sequence[str] | None = None,
+    only: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    run_dir: str | Path = RUN_DIR,
+    shard: str | None = None,
+    threads: int | None = None,
+    batch_size: int = 128,
+    quiet: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> tuple[GridRowResult, ...]:
+    """Evaluate every row of the grid that a suite declares, one after the other; see ``evaluate`` for the arguments.
+
+    Learning rate and epochs are selected on ID-val within a row; backbones, shots, regimes and augmentations make rows.
+
+    Parameters
+    ----------
+    recipe : str, optional
+        A point of the grid, of which the rest is crossed.
+    say : callable, optional
+        Told which row comes next, and why one is left out.
+
+    Returns
+    -------
+    tuple of GridRowResult
+        A row whose backbone has no weights on this machine is left out with the reason, and the others go on.
+
+    Raises
+    ------
+    TlbenchError
+        For every other mistake of the user.
+    """
+    from tlbench.methods.declared_grid import rows_of
+
+    _check_is_made(model)
+    read = suite if isinstance(suite, Suite) else load_suite(suite)
+    rows = rows_of(read, model, settings=settings, backbone=backbone, shots=_shots(shots), recipe=recipe, name=name)
+    told = say or (lambda text: None)
+    results = []
+    for number, row in enumerate(rows, 1):
+        told(f"row {number} of {len(rows)}: {row.model.name}, {row.backbone}, shots {row.shots}")
+        try:
+            result = evaluate(
+                suite,
+                row.model,
+                backbone=row.backbone,
+                seeds=seeds,
+                shots=(row.shots,),
+                only=only,
+                metrics=metrics,
+                device=device,
+                data_root=data_root,
+                run_dir=run_dir,
+                shard=shard,
+                threads=threads,
+                batch_size=batch_size,
+                quiet=quiet,
+            )
+        except WeightsError as problem:
+            told(f"not evaluated: {row.model.name}: {problem}")
+            results.append(GridRowResult(row.model.name, row.backbone, row.shots, problem=str(problem)))
+        else:
+            results.append(GridRowResult(row.model.name, row.backbone, row.shots, result))
+    return tuple(results)
 
 
 def leaderboard(
@@ -306,7 +514,88 @@ def score(
         Path(file), read, model=model, output=output, run_dir=Path(run_dir), base=base, data_root=data_root
     )
     table, headline = _summary(read, model, Path(run_dir))
-    return EvaluationResult(read, model, Path(run_dir), (), outcome.complete, outcome.seconds, table, headline)
+    return EvaluationResult(
+        read, model, Path(run_dir), (), outcome.complete, outcome.seconds, table=table, headline=headline
+    )
+
+
+def data_status(
+    suite: str | Path | Suite,
+    *,
+    data_root: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    quiet: bool = False,
+) -> Inventory:
+    """Return what is there of a suite's data; lists names, decodes nothing."""
+    from tlbench.data.inventory import find_data, take_inventory
+    from tlbench.engine.progress import Reporter
+
+    place = find_data(suite, data_root)
+    chosen = place.chosen(_several(tasks) or ())
+    with Reporter(sum(len(place.suite.tasks[task].domains) for task in chosen), quiet=quiet) as reporter:
+
+        def looking(name: str) -> None:
+            reporter.doing(name)
+            reporter.advance()
+
+        return take_inventory(place, chosen, looking=looking)
+
+
+def data_verify(
+    suite: str | Path | Suite,
+    *,
+    data_root: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    deep: bool = True,
+    quiet: bool = False,
+) -> Verification:
+    """Hold a suite's data against what it says of them: numbers, classes, members, and every image readable."""
+    from tlbench.data.inventory import find_data
+    from tlbench.data.verify import decode_all, verify
+    from tlbench.engine.progress import ImagesTold, Reporter
+
+    with Reporter(0, quiet=quiet) as reporter:
+        told = ImagesTold(reporter, "decoded")
+        reporter.doing("looking at names")
+        found = verify(find_data(suite, data_root), _several(tasks) or (), progress=told)
+        reporter.total = found.images
+        return decode_all(found, told) if deep else found
+
+
+def data_prepare(
+    suite: str | Path | Suite,
+    *,
+    data_root: str | Path | None = None,
+    tasks: Sequence[str] = (),
+    quiet: bool = False,
+) -> Preparation:
+    """Put a suite's images into the cache, where a run would find them; a killed one goes on where it stopped."""
+    from tlbench.data.build import build, in_gigabytes, plan_preparation
+    from tlbench.data.inventory import find_data
+    from tlbench.engine.progress import ImagesTold, Reporter
+
+    with Reporter(0, quiet=quiet) as reporter:
+        told = ImagesTold(reporter, "prepared")
+        reporter.doing("looking at names")
+        made = plan_preparation(find_data(suite, data_root), _several(tasks) or (), progress=told)
+        reporter.total = made.images
+        if made.images:
+            reporter.say(
+                f"{made.images} images to prepare: {in_gigabytes(made.bytes)} in {made.folder}, "
+                f"where {in_gigabytes(made.free_bytes)} are free"
+            )
+        build(made, progress=told)
+    return made
+
+
+def _check_is_made(model: object) -> None:
+    if isinstance(model, type):
+        raise UsageError(f"expected a method object, got a class; write {model.__name__}()")
+
+
+def _shots(given: Sequence[str | int] | str | int | None) -> tuple[str, ...] | None:
+    chosen: tuple[str, ...] | None = _selection(None, given, (), None)["shots"]
+    return chosen
 
 
 def _several(given: Any) -> tuple[Any, ...] | None:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tlbench import __version__
+from tlbench.cli_data import data_app
 from tlbench.console import FAILED, results_only, run, say, show_json, show_table
 from tlbench.errors import UsageError
 from tlbench.showing import result_as_json, show_model, show_result, show_suite
 
 if TYPE_CHECKING:
+    from tlbench.api import GridRowResult
     from tlbench.suites.spec import Suite
 
 _EXAMPLES = """Examples:
@@ -39,7 +41,17 @@ tlbench evaluate --suite digits --model mymodel.py --set lr=0.01 --only source=m
 
 tlbench evaluate --suite ./mine.toml --model linear-probe --data-root /data
 
+tlbench evaluate --suite ood172 --model finetune --grid --recipe regime=full --data-root /data
+
 What is stored already is not computed again: the same command resumes."""
+
+_PLAN_EXAMPLES = """Examples:
+
+tlbench plan --suite ood172-lite --model finetune
+
+tlbench plan --suite ood172 --model linear-probe --data-root /data --budget 24h
+
+Neither data nor weights are needed where the suite says how many images there are."""
 
 app = typer.Typer(
     help="Transfer learning under distribution shift, measured and compared.",
@@ -52,6 +64,7 @@ suites_app = typer.Typer(help="List, show and check suites: what is measured, an
 models_app = typer.Typer(help="List, show and check models: what is measured.", rich_markup_mode=None)
 app.add_typer(suites_app, name="suites")
 app.add_typer(models_app, name="models")
+app.add_typer(data_app, name="data")
 
 SuiteOption = Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")]
 _MODEL = typer.Option(
@@ -68,6 +81,18 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="a setting of the method; repeatable; base.lr=... reaches inside"),
 ]
 NameOption = Annotated[str | None, typer.Option("--name", help="row of the board; default: the model in this syntax")]
+GridOption = Annotated[
+    bool,
+    typer.Option(
+        "--grid",
+        help="every row of the suite's grid: backbones, shots, regimes and augmentations, "
+        "each with learning rate and epochs selected on ID-val",
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="KEY=VALUE,...", help="one point of the suite's grid; --set takes any value"),
+]
 SeedsOption = Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="default: the suite's")]
 ShotsOption = Annotated[
     str | None, typer.Option("--shots", metavar="K,...", help="training images a class, or full; default: the suite's")
@@ -134,6 +159,8 @@ def evaluate(
     backbone: BackboneOption = None,
     settings: SetOption = None,
     name: NameOption = None,
+    grid: GridOption = False,
+    recipe: RecipeOption = None,
     seeds: SeedsOption = None,
     shots: ShotsOption = None,
     only: OnlyOption = None,
@@ -153,9 +180,36 @@ def evaluate(
     checkpoints = _checkpoints(checkpoint)
     if (model is None) == (checkpoints is None):
         raise UsageError("expected --model, or --checkpoint SOURCE=FILE for networks that are already trained")
+    if (grid or recipe) and model is None:
+        raise UsageError("--grid, --recipe: networks that are already trained have no recipe; they go with --model")
     _stop_early(suite, model, backbone)
     from tlbench import api
 
+    if grid:
+        assert model is not None
+        with results_only():
+            rows = api.evaluate_grid(
+                suite,
+                model,
+                recipe=recipe,
+                backbone=backbone,
+                settings=tuple(settings or ()),
+                name=name,
+                seeds=_numbers("--seeds", seeds),
+                shots=_words("--shots", shots),
+                only=tuple(only or ()),
+                metrics=_words("--metrics", metrics),
+                device=device,
+                data_root=data_root,
+                run_dir=run_dir,
+                shard=shard,
+                threads=threads,
+                batch_size=batch_size,
+                quiet=quiet,
+                say=None if quiet else say,
+            )
+        _show_grid(rows, json=json, told=not quiet)
+        return FAILED if any(row.failed for row in rows) else 0
     with results_only():
         result = api.evaluate(
             suite,
@@ -164,6 +218,7 @@ def evaluate(
             backbone=backbone,
             settings=tuple(settings or ()),
             name=name,
+            recipe=recipe,
             seeds=_numbers("--seeds", seeds),
             shots=_words("--shots", shots),
             only=tuple(only or ()),
@@ -201,7 +256,7 @@ def leaderboard(
     print(api.leaderboard(suite, metric=metric, run_dir=run_dir, published=published).to_text(format))
 
 
-@app.command()
+@app.command(epilog=_PLAN_EXAMPLES)
 def plan(
     suite: SuiteOption,
     model: ModelOption,
@@ -210,18 +265,29 @@ def plan(
     name: NameOption = None,
     seeds: SeedsOption = None,
     shots: ShotsOption = None,
+    grid: GridOption = False,
+    recipe: RecipeOption = None,
     only: OnlyOption = None,
     metrics: MetricsOption = None,
+    device: DeviceOption = None,
     data_root: DataRootOption = None,
     run_dir: RunDirOption = RUNS,
     shard: ShardOption = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads")] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="24h", help="say what fits into this time: 90m, 24h, 2d")
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="measure this machine's speed, or take the last probe's")
+    ] = True,
     json: JsonOption = False,
 ) -> None:
-    """Say what an evaluation would do, before anything starts."""
+    """Say what an evaluation would do and how long it takes, before anything starts."""
     from dataclasses import asdict
 
     _stop_early(suite, model, backbone)
     from tlbench import api
+    from tlbench.showing_plan import show_plan
 
     with results_only():
         summary = api.plan(
@@ -232,16 +298,22 @@ def plan(
             name=name,
             seeds=_numbers("--seeds", seeds),
             shots=_words("--shots", shots),
+            grid=grid,
+            recipe=recipe,
             only=tuple(only or ()),
             metrics=_words("--metrics", metrics),
+            device=device,
             data_root=data_root,
             run_dir=run_dir,
             shard=shard,
+            threads=threads,
+            budget=budget,
+            probe=probe,
         )
     if json:
         show_json(asdict(summary))
     else:
-        show_table(["", "number"], [[key.replace("_", " "), value] for key, value in asdict(summary).items()])
+        show_plan(summary)
 
 
 @app.command()
@@ -253,15 +325,22 @@ def status(
     name: NameOption = None,
     seeds: SeedsOption = None,
     shots: ShotsOption = None,
+    only: OnlyOption = None,
+    metrics: MetricsOption = None,
+    shard: ShardOption = None,
     data_root: DataRootOption = None,
     run_dir: RunDirOption = RUNS,
+    json: JsonOption = False,
 ) -> int:
-    """Say how much is stored; exit 1 while something is missing."""
+    """Say how much is stored, and how long that took against the forecast; exit 1 while something is missing."""
+    from dataclasses import asdict
+
     _stop_early(suite, model, backbone)
     from tlbench import api
+    from tlbench.showing_plan import show_status
 
     with results_only():
-        summary = api.plan(
+        summary = api.status(
             suite,
             model,
             backbone=backbone,
@@ -269,14 +348,16 @@ def status(
             name=name,
             seeds=_numbers("--seeds", seeds),
             shots=_words("--shots", shots),
+            only=tuple(only or ()),
+            metrics=_words("--metrics", metrics),
+            shard=shard,
             data_root=data_root,
             run_dir=run_dir,
         )
-    rows = [
-        ["fits", summary.fits - summary.fits_to_do, summary.fits],
-        ["measurements", summary.measurements - summary.measurements_to_do, summary.measurements],
-    ]
-    show_table(["", "stored", "of"], rows)
+    if json:
+        show_json(asdict(summary))
+    else:
+        show_status(summary)
     return FAILED if summary.fits_to_do or summary.measurements_to_do else 0
 
 
@@ -425,6 +506,38 @@ def models_check(
                 f"{'pass' if check.passed else 'FAIL'}  {check.name}" + (f": {check.message}" if check.message else "")
             )
     return 0 if all(check.passed for check in checks) else FAILED
+
+
+def _show_grid(rows: Sequence[GridRowResult], *, json: bool, told: bool) -> None:
+    """Print a line a row of the board, and how many were evaluated."""
+    if json:
+        listed = [
+            {
+                "model": row.model,
+                "backbone": row.backbone,
+                "shots": row.shots,
+                "problem": row.problem,
+                "result": result_as_json(row.result) if row.result else None,
+            }
+            for row in rows
+        ]
+        show_json({"rows": listed})
+        return
+    lines: list[list[object]] = []
+    for row in rows:
+        headline = row.result.headline if row.result else {}
+        state = "not evaluated" if row.result is None else "complete" if row.result.complete else "not complete"
+        lines.append([row.model, row.backbone, row.shots, *map(headline.get, ("id_accuracy", "ood_accuracy")), state])
+    show_table(["model", "backbone", "shots", "id_accuracy", "ood_accuracy", ""], lines)
+    for row in () if told else rows:
+        for problem in (row.problem,) if row.result is None else row.result.failures:
+            say(f"failed: {row.model}: {problem}")
+    done = [row.result for row in rows if row.result is not None]
+    failures = sum(len(result.failures) for result in done)
+    say(
+        f"{len(rows)} rows: {sum(result.complete for result in done)} complete, {len(rows) - len(done)} not evaluated, "
+        f"{failures} failures; {sum(result.seconds for result in done):.0f} s; the same command does the rest"
+    )
 
 
 def _checkpoints(entries: list[str] | None) -> dict[str, str | Path] | None:

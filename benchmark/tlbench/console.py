@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -52,10 +52,16 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def show_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on stdout: boxed on a terminal, aligned columns of text elsewhere."""
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: Collection[int] = ()) -> None:
+    """Print a table on stdout: boxed on a terminal, aligned columns of text elsewhere.
+
+    Columns of numbers, and those of the places in ``right``, end in line.
+    """
     texts = [[_cell(value) for value in row] for row in rows]
-    numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(headers))]
+    numeric = [
+        i in right or (bool(rows) and all(isinstance(row[i], int | float | None) for row in rows))
+        for i in range(len(headers))
+    ]
     if sys.stdout.isatty():
         from rich import box
         from rich.console import Console
@@ -123,9 +129,11 @@ def run(command: Callable[[], object]) -> int:
 def _fail(message: object, code: int) -> int:
     if os.environ.get("TLBENCH_DEBUG"):
         traceback.print_exc()
-    text = " ".join(str(message).split())
-    # Names come from files of anyone: what steers a terminal is shown, not obeyed.
-    say("error: " + "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text))
+    # A message is one line; only the rows of a table, which it sets apart by two blanks, keep theirs.
+    first, *rows = str(message).split("\n  ")
+    for text in [f"error: {' '.join(first.split())}", *(f"  {row.rstrip()}" for row in rows)]:
+        # Names come from files of anyone: what steers a terminal is shown, not obeyed.
+        say("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text))
     return code
 
 

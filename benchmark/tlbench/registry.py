@@ -20,6 +20,7 @@ BUILT_IN: Final[Mapping[Group, Mapping[str, str]]] = {
     "methods": {
         "finetune": "tlbench.methods.finetune:Finetune",
         "from-scratch": "tlbench.methods.from_scratch:FromScratch",
+        "grid-search": "tlbench.methods.grid_search:GridSearch",
         "head-only": "tlbench.methods.finetune:HeadOnly",
         "knn": "tlbench.methods.knn:Knn",
         "linear-probe": "tlbench.methods.linear_probe:LinearProbe",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_a_damaged_entry_is_built_again(root: Path, cache: ImageCache, damage: s
     np.testing.assert_array_equal(cached(listing, cache).images, expected)
 
 
-def test_a_killed_builders_leftovers_are_cleared_away(root: Path, cache: ImageCache) -> None:
+def test_an_older_builders_leftovers_are_cleared_away(root: Path, cache: ImageCache) -> None:
     listing = listing_at(root, cache)
     cached(listing, cache)
     folder = cache.folder / "images"
@@ -114,12 +115,109 @@ def test_a_killed_builders_leftovers_are_cleared_away(root: Path, cache: ImageCa
     assert sorted(path.suffix for path in folder.iterdir()) == ["", ".lock"]
 
 
+def stored(cache: ImageCache) -> dict[str, bytes]:
+    """Return the files of the only entry."""
+    entries = [path for path in (cache.folder / "images").iterdir() if path.suffix != ".lock"]
+    assert len(entries) == 1
+    return {file.name: file.read_bytes() for file in entries[0].iterdir()}
+
+
+def stopped_at(listing: Listing, cache: ImageCache, place: int) -> Path:
+    """Build until an image is asked for, stop there as Ctrl-C does, and return the partial folder."""
+
+    def load(i: int) -> np.ndarray:
+        if i == place:
+            raise KeyboardInterrupt
+        return listing.load(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(replace(listing, load=load), cache)
+    (partial,) = (cache.folder / "images").glob(".*.partial")
+    return partial
+
+
+def loads_of(listing: Listing) -> tuple[Listing, list[int]]:
+    asked: list[int] = []
+
+    def load(i: int) -> np.ndarray:
+        asked.append(i)
+        return listing.load(i)
+
+    return replace(listing, load=load), asked
+
+
+def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(root: Path, cache: ImageCache, tmp_path: Path) -> None:
+    whole = ImageCache(tmp_path / "whole")
+    cached(listing_at(root, whole), whole)
+    listing = listing_at(root, cache)
+    stopped_at(listing, cache, 4)
+    assert cache.done(listing, 8, "squash") == 4
+    watched, asked = loads_of(listing)
+    calls: list[tuple[str, int, int]] = []
+    cached(watched, cache, progress=lambda *at: calls.append(at))
+    assert (sorted(asked), calls[0]) == ([4, 5, 6], ("pets/photo", 5, 7))
+    assert stored(cache) == stored(whole)
+    assert cache.done(listing, 8, "squash") == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "kept"),
+    [
+        ("images.npy", lambda stored: stored[:-50], 3),
+        ("images.npy", lambda stored: stored[:-3] + b"\0\0\0", 3),
+        ("images.npy", lambda stored: stored[:200] + b"\0" + stored[201:], 0),
+        ("images.npy", lambda stored: b"", 0),
+        ("hashes.raw", lambda stored: stored[:-1], 3),
+        ("hashes.raw", lambda stored: stored[:40] + b"\0\0" + stored[42:], 1),
+        ("hashes.raw", lambda stored: stored + b"more", 4),
+        ("partial.json", lambda stored: stored.replace(b"8", b"9"), 0),
+        ("partial.json", lambda stored: b"{", 0),
+    ],
+)
+def test_of_a_damaged_partial_entry_only_what_fits_is_kept(
+    root: Path, cache: ImageCache, tmp_path: Path, file: str, damage: Callable[[bytes], bytes], kept: int
+) -> None:
+    whole = ImageCache(tmp_path / "whole")
+    cached(listing_at(root, whole), whole)
+    listing = listing_at(root, cache)
+    partial = stopped_at(listing, cache, 4)
+    (partial / file).write_bytes(damage((partial / file).read_bytes()))
+    watched, asked = loads_of(listing)
+    cached(watched, cache)
+    assert sorted(asked) == list(range(kept, 7))
+    assert stored(cache) == stored(whole)
+
+
+def test_a_builder_killed_before_the_last_rename_decodes_nothing_again(root: Path, cache: ImageCache) -> None:
+    listing = listing_at(root, cache)
+    cached(listing, cache)
+    before = stored(cache)
+    entry = next(path for path in (cache.folder / "images").iterdir() if path.is_dir())
+    (entry / "hashes.raw").write_bytes(b"left behind")
+    entry.rename(entry.with_name(f".{entry.name}.partial"))
+    cached(replace(listing, load=refuse), cache)
+    assert stored(cache) == before
+
+
 def test_an_image_that_cannot_be_decoded_is_named_and_leaves_no_entry(root: Path, cache: ImageCache) -> None:
     file = root / "photo" / "dog" / "001.png"
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"dog/001\.png: cannot be decoded"):
+    with pytest.raises(DataError, match=r"dog/001\.png: cannot be decoded .*; `tlbench data verify` lists every such"):
         cached(listing_at(root, cache), cache)
     assert [path.suffix for path in (cache.folder / "images").iterdir()] == [".lock"]
+
+
+def test_a_disk_that_does_not_answer_costs_nothing_that_is_done(root: Path, cache: ImageCache) -> None:
+    listing = listing_at(root, cache)
+
+    def load(place: int) -> np.ndarray:
+        if place == 5:
+            raise DataError("005: cannot be decoded") from OSError(errno.EIO, "Input/output error")
+        return listing.load(place)
+
+    with pytest.raises(DataError, match="005"):
+        cached(replace(listing, load=load), cache)
+    assert cache.done(listing, 8, "squash") == 5
 
 
 def test_a_cache_folder_that_cannot_be_written_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
@@ -146,7 +244,7 @@ from tlbench.data.cache import ImageCache
 from tlbench.data.readers.address import Address
 from tlbench.data.readers.folder import read_folder
 from tlbench.errors import StoreError
-root, folder, most = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+root, folder, most, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 if most:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 cache = ImageCache(folder)
@@ -154,6 +252,9 @@ listing = read_folder(Address("pets", "photo", root, "", "photo", digests=cache.
 decoded = []
 def load(place):
     decoded.append(place)
+    if place == stop:
+        print("waiting", flush=True)
+        time.sleep(60)
     return listing.load(place)
 try:
     built = cache.resized(replace(listing, load=load), 8, "squash", label="pets/photo")
@@ -163,10 +264,10 @@ except StoreError as error:
 """
 
 
-def builder(root: Path, cache: ImageCache, most: int = 0) -> subprocess.Popen[str]:
+def builder(root: Path, cache: ImageCache, most: int = 0, stop: int = -1) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(Path(tlbench.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(root), str(cache.folder), str(most)],
+        [sys.executable, "-c", BUILD, str(root), str(cache.folder), str(most), str(stop)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
@@ -180,11 +281,32 @@ def test_two_processes_build_an_entry_once_and_share_it(root: Path, cache: Image
     assert told[0][1] == told[1][1]
 
 
-def test_a_write_that_finds_no_room_is_one_line_and_leaves_nothing(root: Path, cache: ImageCache) -> None:
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(root: Path, cache: ImageCache) -> None:
     told, _ = builder(root, cache, most=900).communicate(timeout=60)
     assert "no room for the images of pets/photo" in told
+    assert "free some space, and the same command goes on where it stopped" in told
     assert len(told.splitlines()) == 1
-    assert [path.suffix for path in (cache.folder / "images").iterdir()] == [".lock"]
+    done, _ = builder(root, cache).communicate(timeout=60)
+    # The header and four images of 192 bytes are under 900.
+    assert int(done.split()[0]) == 3
+
+
+def test_a_killed_process_leaves_what_it_has_done(root: Path, cache: ImageCache, tmp_path: Path) -> None:
+    whole = ImageCache(tmp_path / "whole")
+    cached(listing_at(root, whole), whole)
+    with builder(root, cache, stop=5) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        listing = listing_at(root, cache)
+        deadline = time.monotonic() + 30
+        # The images before the one that it waits for are decoded, and are about to be written.
+        while cache.done(listing, 8, "squash") < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    watched, asked = loads_of(listing)
+    cached(watched, cache)
+    assert sorted(asked) == [5, 6]
+    assert stored(cache) == stored(whole)
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (31, 97), (50, 50), (9, 200)])

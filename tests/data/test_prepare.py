@@ -108,6 +108,24 @@ def test_a_cap_is_part_of_the_split(folders: Folders, suite_of: SuiteOf, tmp_pat
     assert len(data.measured("pets", ("photo",), "sketch", "ood-test")) == 2
 
 
+def test_a_capped_split_reads_and_keeps_no_more_than_it_uses(
+    folders: Folders, suite_of: SuiteOf, tmp_path: Path
+) -> None:
+    base, capped = folders(TWO), suite_of(list(TWO), protocol={"image_size": 8, "split": {"max_train_per_class": 3}})
+    whole = SuiteData(suite_of(list(TWO)), base=base, cache=tmp_path / "whole")
+    expected = whole.split("pets", "photo", "train").per_class(3)
+    unused = set(whole.split("pets", "photo", "train").manifest.names) - set(expected.manifest.names)
+    for name in unused:
+        (base / "photo" / name).write_bytes(b"no image at all")
+    data = SuiteData(capped, base=base, cache=tmp_path / "capped")
+    split = data.split("pets", "photo", "train")
+    assert split.manifest.names == expected.manifest.names
+    assert np.array_equal(np.asarray(split.images), np.asarray(expected.images))
+    assert len(data.used("pets", "photo")) == 6 + sum(len(data.places("pets", "photo")[p]) for p in ("val", "test"))
+    kept = np.load(next((tmp_path / "capped" / "images").glob("*/images.npy")), mmap_mode="r")
+    assert len(kept) == len(data.used("pets", "photo"))
+
+
 def test_roles_are_the_sources_own_parts_and_the_targets_test_part(data: SuiteData) -> None:
     pair = data.suite.pairs[0]
     of = {role: data.measured(pair, ("photo",), "sketch", role) for role in ("id-val", "id-test", "ood-test")}

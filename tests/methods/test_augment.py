@@ -96,3 +96,38 @@ def test_only_the_identity_lets_features_be_kept() -> None:
     assert is_identity(augment="identity", crop=False, flip=False)
     assert not is_identity(augment="identity", crop=False, flip=True)
     assert not is_identity(augment="augmix", crop=False, flip=False)
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.8, 1.3])
+def test_colour_changes_are_torchvisions(images: torch.Tensor, factor: float) -> None:
+    from torchvision.transforms import functional
+
+    from tlbench.methods.augment import _COLORINGS
+
+    floats, factors = as_float(images), torch.full((len(images), 1, 1, 1), factor)
+    theirs = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+    for ours, other in zip(_COLORINGS, theirs, strict=True):
+        expected = torch.stack([other(image, factor) for image in floats])
+        # torchvision's weight of red in grey is 0.2989, Pillow's 0.299.
+        assert float((ours(floats, factors) - expected).abs().max()) < 2e-4
+
+
+def test_colour_jitter_comes_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tlbench.methods import augment
+
+    orders: dict[int, list[int]] = {}
+
+    def noting(which: int):  # type: ignore[no-untyped-def]
+        def color(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+            for image in images[:, 0, 0, 0].tolist():
+                orders.setdefault(int(image), []).append(which)
+            return images
+
+        return color
+
+    monkeypatch.setattr(augment, "_COLORINGS", tuple(noting(which) for which in range(3)))
+    marked = torch.arange(120.0).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    augment._color_jitter(marked, generator())
+    assert {tuple(order) for order in orders.values()} == {
+        (0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)
+    }  # fmt: skip

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from tlbench.data.domain import Batch
 from tlbench.errors import FitError, PluginError
 from tlbench.methods.base import Hooks, Method, Step, Tag
-from tlbench.methods.finetune import Finetune
+from tlbench.methods.finetune import Finetune, HeadOnly
+from tlbench.methods.from_scratch import FromScratch
+from tlbench.methods.lp_ft import LpFt
 from tlbench.methods.training import merged, recompute_batchnorm, shows_features
 from tlbench.models.backbone import Backbone
 from tlbench.suites.spec import Recipe
@@ -354,3 +357,53 @@ def test_recomputed_batch_statistics_are_those_of_the_data(context_for: MakeCont
     assert torch.allclose(variance, images.var(dim=(0, 2, 3)), atol=1e-6)
     assert not net.training
     assert net[0].momentum == 0.1
+
+
+class Precisions(Hooks):
+    """Keeps the types that one step works in."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, torch.dtype] = {}
+
+    def after_step(self, step: Step) -> None:
+        weight = next(step.net.parameters())
+        assert step.logits is not None
+        assert step.loss is not None
+        assert weight.grad is not None
+        self.seen = {
+            "logits": step.logits.dtype,
+            "loss": step.loss.dtype,
+            "weight": weight.dtype,
+            "gradient": weight.grad.dtype,
+        }
+
+
+def test_mixed_precision_is_of_the_forward_pass_alone(context_for: MakeContext) -> None:
+    hooks = Precisions()
+    net = trained(context_for, hooks, precision="bfloat16", epochs=1)
+    assert hooks.seen.pop("logits") == torch.bfloat16
+    assert set(hooks.seen.values()) == {torch.float32}
+    assert net(context_for(METHOD).example(4)).dtype == torch.float32
+    assert {tensor.dtype for tensor in net.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_mixed_precision_comes_only_when_asked_for_and_learns_nearly_the_same(context_for: MakeContext) -> None:
+    images = context_for(METHOD).example(8)
+    plain, same, mixed = (
+        trained(context_for, precision=precision, batchnorm="eval")(images).detach()
+        for precision in ("float32", "float32", "bfloat16")
+    )
+    assert torch.equal(plain, same)
+    assert torch.equal(plain, trained(context_for, batchnorm="eval")(images).detach())
+    assert 0 < float((mixed - plain).abs().max()) < 0.2 * float(plain.abs().max())
+
+
+@pytest.mark.parametrize("method", [Finetune(), HeadOnly(), LpFt(), FromScratch()])
+def test_every_trained_method_takes_mixed_precision_and_records_it(method: Any, context_for: MakeContext) -> None:
+    asked = replace(method, precision="bfloat16")
+    assert asked.settings()["precision"] == "bfloat16"
+    assert "precision" not in method.settings()
+    images = context_for(method).example(8)
+    outputs = [made.fit(context_for(made))(images) for made in (method, asked)]
+    assert outputs[1].dtype == torch.float32
+    assert not torch.equal(*outputs)

@@ -17,7 +17,7 @@ import pytest
 
 from tlbench.errors import StoreError
 from tlbench.records.record import Record
-from tlbench.records.schema import PREDICTIONS, RECORDS
+from tlbench.records.schema import FITS, LATER, PREDICTIONS, RECORDS
 from tlbench.records.store import (
     ModelStore,
     Store,
@@ -402,3 +402,18 @@ def test_class_bins_come_back_bit_for_bit() -> None:
     assert list(back) == [False]
     for name in ("count", "probability", "positive"):
         assert np.array_equal(getattr(back[False], name), getattr(made, name))
+
+
+def test_a_fits_table_of_before_a_column_was_added_is_read_with_its_default(tmp_path: Path) -> None:
+    values = {"string": "x", "bool": False, "int32": 1, "int64": 1, "double": 0.0}
+    whole = pa.Table.from_pylist([{field.name: values[str(field.type)] for field in FITS}] * 2, schema=FITS)
+    old = whole.drop_columns(list(LATER))
+    pq.write_table(old, tmp_path / "fits.parquet")
+    read = read_table(tmp_path / "fits.parquet", FITS)
+    assert read.schema.equals(FITS)
+    assert {name: read.column(name).to_pylist() for name in LATER} == {"candidates": ["[]"] * 2, "data_notes": [""] * 2}
+    assert read.select(old.column_names).equals(old)
+    # Any other column that is missing is an error still.
+    pq.write_table(whole.drop_columns(["seconds"]), tmp_path / "fits.parquet")
+    with pytest.raises(StoreError, match="column 'seconds' is missing"):
+        read_table(tmp_path / "fits.parquet", FITS)

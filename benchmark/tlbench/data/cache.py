@@ -5,6 +5,7 @@
     <cache>/images/<key>/      images.npy    (n, S, S, 3) uint8, in the listing's order
                                hashes.npy    (n, 32) uint8: SHA-256 of every resized image
                                entry.json    what the two files must be
+    <cache>/images/.<key>.partial/   the entry while it is being built; a killed builder's is gone on with
     <cache>/images/<key>.lock  held by whoever builds the entry
     <cache>/digests/           remembered content hashes of files
 
@@ -17,11 +18,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ from platformdirs import user_cache_dir
 from tlbench.data.digests import FileDigests
 from tlbench.data.domain import Listing
 from tlbench.data.images import MappedImages
+from tlbench.data.partial import PartialEntry
 from tlbench.data.resize import Rule, resize
-from tlbench.errors import StoreError
+from tlbench.errors import DataError, StoreError
 from tlbench.seeds import digest
 
 # Raised whenever decoding or resizing changes a pixel.
@@ -86,7 +88,34 @@ class ImageCache:
     @property
     def digests(self) -> FileDigests:
         """Content hashes of files, remembered in this folder."""
-        return FileDigests(self.folder / "digests")
+        return self.digests_told("", None)
+
+    def digests_told(self, label: str, progress: Progress | None) -> FileDigests:
+        """Return the same, which tell by a label how far the reading is."""
+        told = None if progress is None else functools.partial(progress, label)
+        return FileDigests(self.folder / "digests", told)
+
+    def bytes_of(self, n: int, size: int) -> int:
+        """Return the bytes that the entry of ``n`` images takes, but for a few kilobytes."""
+        return n * (size * size * 3 + 32)
+
+    def free_bytes(self) -> int:
+        """Return the free bytes of the disk that this folder is on, or will be."""
+        folder = self.folder.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+    def done(self, listing: Listing, size: int, rule: Rule) -> int:
+        """Return how many images of a listing are in the folder: all, or as far as a builder came."""
+        entry = self._entry(listing, size, rule)
+        if _opened(entry, len(listing), size) is not None:
+            return len(listing)
+        # One short of all is told until the entry is whole: it still has to be finished.
+        return min(_partial(entry, listing, size).done, max(0, len(listing) - 1))
+
+    def _entry(self, listing: Listing, size: int, rule: Rule) -> Path:
+        return self.folder / "images" / digest(CACHE_VERSION, listing.fingerprint(), size, rule)
 
     def resized(
         self, listing: Listing, size: int, rule: Rule, *, label: str, progress: Progress | None = None
@@ -108,9 +137,9 @@ class ImageCache:
         DataError
             If an image cannot be decoded.
         StoreError
-            If the folder cannot be written, or the disk is full.
+            If the folder cannot be written, or the disk is full; the images that are done are kept.
         """
-        entry = self.folder / "images" / digest(CACHE_VERSION, listing.fingerprint(), size, rule)
+        entry = self._entry(listing, size, rule)
         # A whole entry is read without the lock: a cache that another user filled may be read-only.
         cached = _opened(entry, len(listing), size)
         if cached is not None:
@@ -127,49 +156,49 @@ class ImageCache:
 
 
 def _build(entry: Path, listing: Listing, size: int, rule: Rule, label: str, progress: Progress | None) -> None:
+    partial = _partial(entry, listing, size)
     for left in entry.parent.glob(f".{entry.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)  # a killed builder's: nobody else builds while we hold the lock
+        if left != partial.folder:
+            shutil.rmtree(left, ignore_errors=True)
+    if _opened(partial.folder, len(listing), size) is None:
+        done = partial.resume()
+        needed, free = (len(listing) - done) * size * size * 3, shutil.disk_usage(entry.parent).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free")
+        try:
+            with partial.appending() as append:
+                for place, pixels in enumerate(_decoded(listing, size, rule, done), done):
+                    append(pixels.tobytes())
+                    if progress is not None:
+                        progress(label, place + 1, len(listing))
+        except DataError as error:
+            if not (isinstance(error.__cause__, OSError) and error.__cause__.errno is not None):
+                # Another file in its place makes another entry; a disk that would not answer may answer later.
+                partial.remove()
+            raise DataError(f"{error}; `tlbench data verify` lists every such image") from error
+        partial.finish({"version": CACHE_VERSION, "label": label})
+    partial.tidy()
+    partial.folder.rename(entry)
+
+
+def _partial(entry: Path, listing: Listing, size: int) -> PartialEntry:
     shape = (len(listing), size, size, 3)
-    needed, free = int(np.prod(shape)), shutil.disk_usage(entry.parent).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free")
-    folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
-    try:
-        hashes = np.empty((len(listing), 32), dtype=np.uint8)
-        # Written, not mapped: on a full disk a write is an error, a store into a map kills the process.
-        with (folder / "images.npy").open("wb") as stream:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for place, pixels in enumerate(_decoded(listing, size, rule)):
-                stored = pixels.tobytes()
-                hashes[place] = np.frombuffer(hashlib.sha256(stored).digest(), dtype=np.uint8)
-                stream.write(stored)
-                if progress is not None:
-                    progress(label, place + 1, len(listing))
-            stream.flush()
-            os.fsync(stream.fileno())
-        np.save(folder / "hashes.npy", hashes)
-        facts = {
-            "version": CACHE_VERSION,
-            "label": label,
-            "names": digest(list(listing.names)),
-            "images_bytes": (folder / "images.npy").stat().st_size,
-            "hashes": hashlib.sha256(hashes.tobytes()).hexdigest(),
-        }
-        (folder / "entry.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        folder.chmod(0o755)
-        folder.rename(entry)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return PartialEntry(entry.with_name(f".{entry.name}.partial"), shape, digest(list(listing.names)))
 
 
-def _decoded(listing: Listing, size: int, rule: Rule) -> Iterator[NDArray[np.uint8]]:
+def _decoded(listing: Listing, size: int, rule: Rule, first: int) -> Iterator[NDArray[np.uint8]]:
     """Yield the resized images in order, decoded by every core, a bounded number ahead of the writer."""
     ahead = max(os.cpu_count() or 1, min(1024, _IN_FLIGHT_BYTES // (size * size * 3)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(listing), ahead):
+        for start in range(first, len(listing), ahead):
             places = range(start, min(start + ahead, len(listing)))
-            yield from pool.map(lambda place: resize(listing.load(place), size, rule), places)
+            yield from pool.map(lambda place: _resized(listing, place, size, rule), places)
+
+
+def _resized(listing: Listing, place: int, size: int, rule: Rule) -> NDArray[np.uint8]:
+    if place in listing.unreadable:
+        return np.zeros((size, size, 3), dtype=np.uint8)  # keeps the places of the others; no split shows it
+    return resize(listing.load(place), size, rule)
 
 
 def _opened(entry: Path, n: int, size: int) -> CachedImages | None:
@@ -218,7 +247,8 @@ def _explained(folder: Path, label: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             detail = f" ({error.strerror})" if "needed" in str(error.strerror) else ""
             raise StoreError(
-                f"{folder}: no room for the images of {label}{detail}; free some space, or {way_out}"
+                f"{folder}: no room for the images of {label}{detail}; free some space, and the same command goes on "
+                f"where it stopped, or {way_out}"
             ) from error
         raise StoreError(
             f"{folder}: the images of {label} cannot be cached here ({error.strerror or error}); {way_out}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tlbench.data.originals import Originals
 from tlbench.records.manifest import Manifest
+from tlbench.seeds import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,16 @@ class Listing:
     columns : mapping of str to tuple of str
         Facts about every image, such as face, family, slide or region; clusters, groups and
         explicit splits are picked from them by name.
+    unreadable : frozenset of int
+        Places of images that cannot be decoded and that the suite lets be dropped; no split holds them, but the
+        published rule counts them when it deals its quotas.
+    contents : callable or None
+        ``contents(places)`` is a hash over the stored bytes of some images, without looking at the others; None where
+        only the whole has one.
+    note : str
+        What whoever reads results should know about these images, such as where their names come from; may be empty.
+    hint : str
+        The likely reason, should there be more images than expected; may be empty.
     fingerprint : callable
         SHA-256 hex digest over names, labels and the images' stored bytes.
     """
@@ -43,9 +55,32 @@ class Listing:
     load: Callable[[int], NDArray[np.uint8]]
     fingerprint: Callable[[], str]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unreadable: frozenset[int] = frozenset()
+    contents: Callable[[NDArray[np.int64]], str] | None = None
+    note: str = ""
+    hint: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def some(self, places: NDArray[np.int64]) -> Listing:
+        """Return the listing of some of the images, in the given order; the others are not looked at."""
+        names, labels = tuple(self.names[i] for i in places), self.labels[places]
+
+        def fingerprint() -> str:
+            stored = self.fingerprint() if self.contents is None else self.contents(places)
+            return digest("some", list(names), labels.tolist(), list(self.classes), stored)
+
+        return replace(
+            self,
+            names=names,
+            labels=labels,
+            load=lambda place: self.load(int(places[place])),
+            fingerprint=fingerprint,
+            columns={name: tuple(values[i] for i in places) for name, values in self.columns.items()},
+            unreadable=frozenset(np.flatnonzero(np.isin(places, list(self.unreadable))).tolist()),
+            contents=None,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +119,13 @@ class Split:
         Names, labels, clusters and groups of the images, in the split's fixed order.
     images : uint8 array, shape (n, h, w, 3)
         Usually a read-only memory map into the cache.
+    originals : Originals or None
+        The same images in their own size, where training crops are cut from them.
     """
 
     manifest: Manifest
     images: NDArray[np.uint8]
+    originals: Originals | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.manifest):
@@ -109,13 +147,15 @@ class Split:
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Split:
         """Return the split of the given places, in the given order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return Split(self.manifest.take(chosen), self.images[chosen])
+        originals = self.originals and self.originals.take(chosen)
+        return Split(self.manifest.take(chosen), self.images[chosen], originals)
 
     def head(self, most: int | None) -> Split:
         """Return the first ``most`` images in the split's fixed order, all where there are fewer."""
         if most is None or most >= len(self):
             return self
-        return Split(self.manifest.take(np.arange(most)), self.images[:most])
+        originals = self.originals and self.originals.take(np.arange(most))
+        return Split(self.manifest.take(np.arange(most)), self.images[:most], originals)
 
     def per_class(self, most: int) -> Split:
         """Return the first ``most`` images of every class, in the split's fixed order."""
@@ -160,4 +200,8 @@ def concatenate(splits: Sequence[Split]) -> Split:
     """
     if len(splits) == 1:
         return splits[0]
-    return Split(Manifest.concatenate([s.manifest for s in splits]), np.concatenate([s.images for s in splits]))
+    return Split(
+        Manifest.concatenate([s.manifest for s in splits]),
+        np.concatenate([s.images for s in splits]),
+        Originals.joined([s.originals for s in splits]),
+    )

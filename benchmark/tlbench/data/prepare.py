@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlbench.data.cache import CachedImages, ImageCache, Progress
+from tlbench.data.digests import NotRememberedError, remembered_only
 from tlbench.data.domain import Listing, Split, first_per_class
 from tlbench.data.images import MappedImages
-from tlbench.data.readers.catalogue import read_domain
+from tlbench.data.originals import Originals
+from tlbench.data.readers.catalogue import IN_FOLDERS, read_domain
 from tlbench.data.splits import PARTS, fair_order, split_places
 from tlbench.errors import DataError, UsageError, listed, nearest
 from tlbench.records.manifest import Manifest
@@ -36,7 +38,8 @@ class SuiteData:
     cache : Path, optional
         By default ``TLBENCH_CACHE``, else the user's cache folder.
     progress : callable, optional
-        Given ``"task/domain"``, the images done and the images in all, while a cache is built.
+        Given ``"task/domain"``, the images done and the images in all, while a cache is built; and before that,
+        with ``": reading"`` added, the files read and the files to read, where some have not been read before.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class SuiteData:
         DataError
             If the data are not what the suite says.
         """
-        own, classes = self._own(task, domain), self.classes(task)
+        own, classes = self.own(task, domain), self.classes(task)
         if own.classes == classes:
             return own
         position = {name: place for place, name in enumerate(classes)}
@@ -92,6 +95,9 @@ class SuiteData:
             listing = self.listing(task, domain)
             places = self.places(task, domain)[part]
             cached = self._cached(task, domain)
+            stored = places
+            if len(cached.hashes) < len(listing):
+                stored = np.searchsorted(self._used_places(task, domain), places)
             spec, own = self.suite.tasks[task], self.suite.tasks[task].domains[domain]
             manifest = Manifest(
                 task=task,
@@ -100,12 +106,15 @@ class SuiteData:
                 classes=listing.classes,
                 names=tuple(listing.names[i] for i in places),
                 labels=listing.labels[places],
-                pixels=cached.pixel_hash(places),
+                pixels=cached.pixel_hash(stored),
                 image_size=self.suite.protocol.image_size,
                 clusters=_facts(listing, own.cluster or spec.cluster, places, f"{task}/{domain}", "cluster"),
                 groups=_facts(listing, own.group or spec.group, places, f"{task}/{domain}", "group"),
             )
-            self._splits[key] = Split(manifest, cached.at(places).as_array())
+            # A stretched picture has no other parts; of one that was cut to its centre, training sees the whole.
+            whole = self.suite.protocol.resize == "center-crop" and part == "train"
+            originals = Originals.of(self.own(task, domain).load, places) if whole else None
+            self._splits[key] = Split(manifest, cached.at(stored).as_array(), originals)
         return self._splits[key]
 
     def training(
@@ -189,10 +198,16 @@ class SuiteData:
         key = (task, domain)
         if key not in self._places:
             # By the domain's own classes: a class that it is declared not to have is not missed.
-            listing, rule = self._own(task, domain), self.suite.split_of(task)
+            listing, rule = self.own(task, domain), self.suite.split_of(task)
             listed_split = self.suite.tasks[task].domains[domain].split
             self._places[key] = split_places(listing, rule, listed_split, task=task, domain=domain)
         return self._places[key]
+
+    def whole(self, task: str, domain: str) -> Mapping[Part, Places]:
+        """Return the parts of a domain's listing before any cap; decodes nothing."""
+        listing, rule = self.own(task, domain), self.suite.split_of(task)
+        listed_split = self.suite.tasks[task].domains[domain].split
+        return split_places(listing, rule, listed_split, task=task, domain=domain, capped=False)
 
     def counts(self) -> dict[tuple[str, str, Part], int]:
         """Return the number of images of every task, domain and part; decodes nothing."""
@@ -203,8 +218,47 @@ class SuiteData:
             for part in PARTS
         }
 
-    def check(self) -> None:
+    def missing(self) -> dict[str, str]:
+        """Return the tasks that have nothing below the data root, each with where its data were looked for."""
+        return {
+            name: f"no data at {self.root / spec.path}"
+            for name, spec in self.suite.tasks.items()
+            if spec.reader in IN_FOLDERS and spec.path and not _somewhere(self.root / spec.path)
+        }
+
+    def notes(self, task: str) -> list[str]:
+        """Return what the readers know of a task's data beyond the images, such as where their names come from."""
+        told = {domain: self.own(task, domain).note for domain in self.suite.tasks[task].domains}
+        return [f"{task}/{domain}: {note}" for domain, note in told.items() if note]
+
+    def used(self, task: str, domain: str) -> Listing:
+        """Return the images of a domain's listing that are in any part: all, but for a rule that caps the parts."""
+        own, rule = self.own(task, domain), self.suite.split_of(task)
+        if not any(value is not None for name, value in rule if name.startswith("max_")):
+            return own
+        return own.some(self._used_places(task, domain))
+
+    def done(self, task: str, domain: str) -> int:
+        """Return how many images that a domain's parts use are in the cache, so far as is known without reading it."""
+        protocol = self.suite.protocol
+        try:
+            with remembered_only():
+                return self._cache.done(self.used(task, domain), protocol.image_size, protocol.resize)
+        except NotRememberedError:
+            return 0
+
+    def build(self, task: str, domain: str) -> None:
+        """Put a domain's images into the cache, and keep none of them."""
+        self._cached(task, domain)
+        del self._images[task, domain]
+
+    def check(self, tasks: Collection[str] | None = None) -> None:
         """Check all that can be known without decoding an image: folders, classes, columns, parts, pairs.
+
+        Parameters
+        ----------
+        tasks : collection of str, optional
+            By default all.
 
         Raises
         ------
@@ -212,6 +266,8 @@ class SuiteData:
             For the first thing that is not as the suite says.
         """
         for task, spec in self.suite.tasks.items():
+            if tasks is not None and task not in tasks:
+                continue
             self.classes(task)
             for domain, own in spec.domains.items():
                 listing = self.listing(task, domain)
@@ -255,24 +311,25 @@ class SuiteData:
             raise UsageError(f"suite '{self.suite.name}' has no task '{name}'{nearest(name, self.suite.tasks)}")
         return self.suite.tasks[name]
 
-    def _own(self, task: str, domain: str) -> Listing:
-        """Return a domain's listing with the classes that it has itself."""
+    def own(self, task: str, domain: str) -> Listing:
+        """Return a domain's images, labelled by the classes that it has itself."""
         key = (task, domain)
         if key not in self._read:
             spec = self._task(task)
             if domain not in spec.domains:
                 raise UsageError(f"task '{task}' has no domain '{domain}'{nearest(domain, spec.domains)}")
-            self._read[key] = read_domain(spec, task, domain, self.root, digests=self._cache.digests)
+            digests = self._cache.digests_told(f"{task}/{domain}: reading", self._progress)
+            self._read[key] = read_domain(spec, task, domain, self.root, digests=digests)
         return self._read[key]
 
     def _found_classes(self, task: str) -> tuple[str, ...]:
         spec = self.suite.tasks[task]
         full = [domain for domain, own in spec.domains.items() if own.classes is None]
         if not full:
-            return tuple(sorted({name for domain in spec.domains for name in self._own(task, domain).classes}))
-        first, classes = full[0], self._own(task, full[0]).classes
+            return tuple(sorted({name for domain in spec.domains for name in self.own(task, domain).classes}))
+        first, classes = full[0], self.own(task, full[0]).classes
         for domain in spec.domains:
-            own = self._own(task, domain).classes
+            own = self.own(task, domain).classes
             strange = sorted(set(own) - set(classes))
             lacking = sorted(set(classes) - set(own)) if domain in full else []
             if strange or lacking:
@@ -289,13 +346,17 @@ class SuiteData:
         if key not in self._images:
             protocol = self.suite.protocol
             self._images[key] = self._cache.resized(
-                self._own(task, domain),
+                self.used(task, domain),
                 protocol.image_size,
                 protocol.resize,
                 label=f"{task}/{domain}",
                 progress=self._progress,
             )
         return self._images[key]
+
+    def _used_places(self, task: str, domain: str) -> Places:
+        """Return the places of the images in any part, ascending."""
+        return np.sort(np.concatenate(list(self.places(task, domain).values())))
 
     def _labels(self, task: str, names: Sequence[str]) -> list[int]:
         classes = self.classes(task)
@@ -307,6 +368,11 @@ class SuiteData:
     def _parts_of_sources(self) -> list[Part]:
         tested = any("id-test" in condition.roles for condition in self.suite.conditions)
         return ["train", "val", "test"] if tested else ["train", "val"]
+
+
+def _somewhere(place: Path) -> bool:
+    # Parquet files may stand for the folder: <path>.parquet.
+    return place.exists() or place.with_name(f"{place.name}.parquet").exists()
 
 
 def _facts(listing: Listing, column: str | None, places: Places, where: str, kind: str) -> tuple[str, ...] | None:
@@ -323,7 +389,8 @@ def _facts(listing: Listing, column: str | None, places: Places, where: str, kin
 
 def _taken(split: Split, places: Places) -> Split:
     """Return some of a split's images, still unread."""
-    return Split(split.manifest.take(places), _mapped(split).take(places).as_array())
+    originals = split.originals and split.originals.take(places)
+    return Split(split.manifest.take(places), _mapped(split).take(places).as_array(), originals)
 
 
 def _joined(splits: Sequence[Split]) -> Split:
@@ -331,7 +398,8 @@ def _joined(splits: Sequence[Split]) -> Split:
     if len(splits) == 1:
         return splits[0]
     images = MappedImages.joined([_mapped(split) for split in splits])
-    return Split(Manifest.concatenate([split.manifest for split in splits]), images.as_array())
+    manifest = Manifest.concatenate([split.manifest for split in splits])
+    return Split(manifest, images.as_array(), Originals.joined([split.originals for split in splits]))
 
 
 def _mapped(split: Split) -> MappedImages:

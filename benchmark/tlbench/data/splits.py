@@ -6,12 +6,14 @@ import hashlib
 import posixpath
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlbench.data.domain import Listing, first_per_class
 from tlbench.errors import DataError, listed, nearest
+from tlbench.seeds import digest
 from tlbench.suites.spec import ListedSplit, Part, SplitSpec
 
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -20,15 +22,24 @@ Places = NDArray[np.int64]
 # The published rule: this order of parts, these shares, this seed.
 _PUBLISHED: Mapping[Part, float] = {"train": 0.8, "test": 0.1, "val": 0.1}
 _PUBLISHED_SEED = 42
+BOTH = "val+test"
+"""The part of images that serve validation and test by halves: the data set lacks one of the two."""
 
 
 def split_places(
-    listing: Listing, rule: SplitSpec, listed_split: ListedSplit | None, *, task: str, domain: str
+    listing: Listing,
+    rule: SplitSpec,
+    listed_split: ListedSplit | None,
+    *,
+    task: str,
+    domain: str,
+    capped: bool = True,
 ) -> dict[Part, Places]:
     """Return which images are in which part, each part in its fixed order.
 
     The order is random per image, by a hash of (task, domain, name), so that the first images are a fair
-    sample; under ``"assaying"`` it is the published order. Caps keep the first images of every class.
+    sample; under the two rules of the 2022 study it is the published order. Caps keep the first images: of every
+    class, or of the part, then with one of every class in training.
 
     Parameters
     ----------
@@ -37,6 +48,8 @@ def split_places(
     listed_split : ListedSplit or None
         A domain's own list of values; where there is one, it goes before the rule.
     task, domain : str
+    capped : bool
+        Whether the rule's caps apply; without them the parts are the data's own.
 
     Returns
     -------
@@ -48,7 +61,7 @@ def split_places(
     DataError
         If a class has no training image, the data lack the column that the split needs, or values of that
         column are in no part. A domain whose given parts leave it without any training image may be
-        measured on, and is not held to having every class.
+        measured on, and is not held to having every class; nor is one that the study took as it was given.
     """
     where = f"{task}/{domain}"
     if listed_split is not None:
@@ -61,15 +74,35 @@ def split_places(
         parts = _given(listing, where)
     elif rule.rule == "assaying":
         parts = _assaying(listing)
+    elif rule.rule == "assaying-given":
+        parts = _assaying_given(listing, where)
     else:
         parts = _stratified(listing, rule, where)
-    if listed_split is not None or rule.rule != "assaying":
+    if listed_split is not None or not rule.rule.startswith("assaying"):
         order = _draws(listing.names, "order", where, rule.seed)
         parts = {part: places[np.argsort(order[places], kind="stable")] for part, places in parts.items()}
-    caps = {"train": rule.max_train_per_class, "val": rule.max_val_per_class, "test": rule.max_test_per_class}
-    parts = {part: _capped(places, listing.labels, caps[part]) for part, places in parts.items()}
-    _check_classes(listing, parts, where)
+    if listing.unreadable:
+        dropped = np.array(sorted(listing.unreadable), dtype=np.int64)
+        parts = {part: places[~np.isin(places, dropped)] for part, places in parts.items()}
+    if capped:
+        parts = _all_capped(parts, listing.labels, rule)
+    if listed_split is not None or rule.rule != "assaying-given":
+        _check_classes(listing, parts, where)
     return parts
+
+
+def members_hash(names: Sequence[str], labels: Sequence[int] | Places, parts: Mapping[Part, Places]) -> str:
+    """Return the SHA-256 of which images, with which labels, are in which part of a domain, and in which order.
+
+    Parameters
+    ----------
+    names : sequence of str, length n
+        Of the whole listing.
+    labels : sequence of int, length n
+    parts : dict of part to int64 array
+        As of ``split_places`` without caps.
+    """
+    return digest({part: [[names[i] for i in parts[part]], [int(labels[i]) for i in parts[part]]] for part in PARTS})
 
 
 def fair_order(names: Sequence[str], scope: str) -> Places:
@@ -93,14 +126,50 @@ def quotas(n: int) -> dict[Part, int]:
 
 def _assaying(listing: Listing) -> dict[Part, Places]:
     """Split as Wenzel et al. (2022) did: a seed-42 shuffle of the sorted files, dealt out class by class."""
-    order = _as_image_folder(listing)
+    order = _published_order(_as_image_folder(listing))
+    return _dealt(order, listing, [quotas(int(n)) for n in _class_sizes(listing, order)])
+
+
+def _assaying_given(listing: Listing, where: str) -> dict[Part, Places]:
+    """Take the data's own parts as Wenzel et al. (2022) did: each in seed-42 order, ``val+test`` cut in halves."""
+    values = _column(listing, "part", where)
+    known = (*PARTS, BOTH)
+    strange = sorted(set(values) - set(known))
+    if strange:
+        raise DataError(f"{where}: expected parts {listed(known)}, got '{strange[0]}'{nearest(strange[0], known)}")
+    parts = {part: np.array(_published_order(_places_of(values, {part}).tolist()), np.int64) for part in PARTS}
+    shared = _published_order(_places_of(values, {BOTH}).tolist())
+    if not shared:
+        return parts
+    # An odd class gives its extra image to the test half.
+    halves = [{"test": n - n // 2, "val": n // 2} for n in map(int, _class_sizes(listing, shared))]
+    dealt = _dealt(shared, listing, halves)
+    return {part: np.concatenate([places, dealt[part]]) for part, places in parts.items()}
+
+
+def _published_order(places: list[int]) -> list[int]:
     # CPython's shuffle, not NumPy's: the published splits were drawn with it, and it is stable across versions.
+    order = list(places)
     random.Random(_PUBLISHED_SEED).shuffle(order)
-    left = [quotas(int(n)) for n in np.bincount(listing.labels, minlength=len(listing.classes))]
+    return order
+
+
+def _class_sizes(listing: Listing, places: Sequence[int]) -> NDArray[np.int64]:
+    return np.bincount(listing.labels[places], minlength=len(listing.classes))
+
+
+def _dealt(order: Sequence[int], listing: Listing, left: Sequence[Mapping[Any, int]]) -> dict[Part, Places]:
+    """Deal images out in order: each to the first part, in the quotas' order, that its class has not filled.
+
+    Unreadable images count in the quotas and are passed over in the dealing, so that the last part lacks them.
+    """
+    remaining = [dict(quota) for quota in left]
     dealt: dict[Part, list[int]] = {part: [] for part in PARTS}
     for place in order:
-        quota = left[listing.labels[place]]
-        part = next(part for part in _PUBLISHED if quota[part])
+        if place in listing.unreadable:
+            continue
+        quota = remaining[listing.labels[place]]
+        part = next(part for part, n in quota.items() if n)
         quota[part] -= 1
         dealt[part].append(place)
     return {part: np.array(places, dtype=np.int64) for part, places in dealt.items()}
@@ -183,8 +252,26 @@ def _column(listing: Listing, name: str, where: str) -> tuple[str, ...]:
     return listing.columns[name]
 
 
-def _capped(places: Places, labels: Places, most: int | None) -> Places:
-    return places if most is None else places[first_per_class(labels[places], most)]
+def _all_capped(parts: Mapping[Part, Places], labels: Places, rule: SplitSpec) -> dict[Part, Places]:
+    of_class = {"train": rule.max_train_per_class, "val": rule.max_val_per_class, "test": rule.max_test_per_class}
+    in_all = {"train": rule.max_train, "val": rule.max_val, "test": rule.max_test}
+    capped: dict[Part, Places] = {}
+    for part, places in parts.items():
+        most = of_class[part]
+        kept = places if most is None else places[first_per_class(labels[places], most)]
+        capped[part] = kept[_first(labels[kept], in_all[part], every_class=part == "train")]
+    return capped
+
+
+def _first(labels: Places, most: int | None, *, every_class: bool) -> Places:
+    """Return the first ``most`` places in order; with ``every_class`` the first of each class comes before the rest."""
+    if most is None or most >= len(labels):
+        return np.arange(len(labels))
+    if not every_class:
+        return np.arange(most)
+    firsts = first_per_class(labels, 1) if len(labels) else np.arange(0)
+    rest = np.setdiff1d(np.arange(len(labels)), firsts)
+    return np.sort(np.concatenate([firsts, rest[: max(0, most - len(firsts))]]))
 
 
 def _check_classes(listing: Listing, parts: Mapping[Part, Places], where: str) -> None:

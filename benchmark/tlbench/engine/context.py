@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from tlbench.data.domain import Batch, Split
 from tlbench.errors import DataAccessError, PluginError, listed
 from tlbench.methods.augment import as_float, augmented
 from tlbench.methods.base import TARGET_TAGS, Budget, Data, Features, Fitted, Hooks, Method, Predictor, Tag
+from tlbench.methods.crops import crops
 from tlbench.methods.features import extract_features
 from tlbench.methods.fitted import as_fitted
 from tlbench.methods.order import one_pass
@@ -68,6 +71,8 @@ class FitContext:
     budget : Budget
     owed_seconds : float
         By how much the sub-fits took longer when they were made than when this fit asked for them.
+    candidates : list of mapping
+        What searches within the sub-fits tried.
     train_split, val_split : Split
         For the engine, which knows what the data are.
     """
@@ -100,6 +105,7 @@ class FitContext:
         self.train_split, self.val_split = train, val
         self.budget = Budget()
         self.owed_seconds = 0.0
+        self.candidates: list[Mapping[str, Any]] = []
         self.reads: set[Tag] = set()
         # A method sees the seeded view; the type checker may think it the backbone itself.
         self.backbone = cast(Backbone, _SeededBackbone(backbone, self.rng))
@@ -204,7 +210,8 @@ class FitContext:
         return fitted
 
     def count(self, facts: Mapping[str, Any], spent_seconds: float) -> None:
-        """Add the stored cost of a sub-fit, whether it was made now or before, and how long that took now."""
+        """Add what is stored of a sub-fit, whether it was made now or before, and how long that took now."""
+        self.candidates += json.loads(facts.get("candidates", "[]"))
         self.owed_seconds += float(facts.get("seconds", 0.0)) - spent_seconds
         self.budget.add(
             Budget(
@@ -292,13 +299,30 @@ class SplitData:
         if views < 1:
             raise ValueError(f"expected at least one view, got {views}")
         places, pixels = one_pass(len(self), size, rng, drop_last=drop_last)
-        for chosen in places:
-            plain = self._split_.batch(chosen)
-            shown = [augmented(plain.images, pixels, augment=augment, crop=crop, flip=flip) for _ in range(views)]
+        for plain, pictures in self._pictures(places, pixels, views, crop=crop):
+            resampled = crop and self._split_.originals is None
+            shown = [augmented(images, pixels, augment=augment, crop=resampled, flip=flip) for images in pictures]
             labels = plain.labels if self._hidden is None else torch.full_like(plain.labels, _HIDDEN)
             yield Batch(
                 plain.ids.repeat(views), plain.names * views, torch.cat(shown), labels.repeat(views), plain.scope
             )
+
+    def _pictures(
+        self, places: Iterator[NDArray[np.int64]], pixels: Generator, views: int, *, crop: bool
+    ) -> Iterator[tuple[Batch, list[Tensor]]]:
+        """Yield every batch and the uint8 images of its views: of whole pictures, where crops are cut from these."""
+        split = self._split_
+        if not crop or split.originals is None:
+            for chosen in places:
+                plain = split.batch(chosen)
+                yield plain, [plain.images] * views
+            return
+        # A generator of their own: crops are drawn batches ahead of what else is done to the images.
+        own = Generator().manual_seed(int(torch.randint(2**62, (1,), generator=pixels)))
+        batches = list(places)
+        cut = crops(split.originals, batches, split.manifest.image_size, own, views=views)
+        for chosen, images in zip(batches, cut, strict=True):
+            yield split.batch(chosen), images
 
 
 @final

@@ -255,6 +255,19 @@ def place_of(planned: PlannedFit, measurement: PlannedMeasurement, name: str, *,
     )
 
 
+def write_not_run(work: Workshop, planned: PlannedFit, reason: str) -> None:
+    """Record that a fit's data are not here: a status and a reason, never a number."""
+    key = planned.key
+    records = [
+        record
+        for measurement in planned.measurements
+        for record in place_of(planned, measurement, "main", headline=True).absent(
+            settings_of(measurement.condition), measurement.condition.kind, "not_run", reason
+        )
+    ]
+    work.models.write_failure(f"not-run~{key.task}~{key.shots}~{key.fit_id}", records)
+
+
 def _without_fit(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasurement, Place]]:
     """Return what is missing of a fit that there is not, and where it belongs."""
     headline = names_of(work, planned)[0]
@@ -342,5 +355,7 @@ def _row(work: Workshop, planned: PlannedFit, facts: Mapping[str, Any]) -> dict[
         "variants": "[]",
         "temperatures": "{}",
         "probes": "{}",
+        "candidates": "[]",
+        "data_notes": work.data_notes.get(planned.key.task, ""),
     }
     return {**asdict(planned.key), **blank, **facts}

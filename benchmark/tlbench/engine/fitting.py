@@ -150,6 +150,7 @@ def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: 
         "images_seen": context.budget.images_seen,
         "saved_bytes": context.budget.saved_bytes,
         "data_read": json.dumps(sorted(context.reads)),
+        "candidates": json.dumps([*context.candidates, *fitted.candidates]),
     }
     try:
         # Copies: predicting moves the state of a network that adapts. The recipe as it will be read back.

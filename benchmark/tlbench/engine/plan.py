@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from tlbench.conditions.catalogue import condition_version
 from tlbench.data.prepare import SuiteData
+from tlbench.engine.declared import DeclaredSizes
 from tlbench.errors import UsageError, listed, nearest
 from tlbench.methods.base import TARGET_TAGS, Method, method_name
 from tlbench.records.record import FitKey
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tlbench.methods.resolve import Model
     from tlbench.models.backbone import Backbone
 
+Sizes = SuiteData | DeclaredSizes
+"""What tells how many images there are: the data, or what the suite declares of them."""
 AnyCondition = Clean | Transform | Corruption | Attack
 ENGINE_VERSION = 1
 """Raised whenever the trainer, the reducer or the engine changes a number."""
@@ -116,18 +119,25 @@ class Selection:
 
 
 def plan(
-    suite: Suite, data: SuiteData, model: Model, backbone: Backbone | None, selection: Selection
+    suite: Suite,
+    data: Sizes,
+    model: Model,
+    backbone: Backbone | None,
+    selection: Selection,
+    tasks: Collection[str] | None = None,
 ) -> tuple[PlannedFit, ...]:
     """Cross sources, targets, shots and seeds into fits, and fits, sets and conditions into measurements.
 
     Parameters
     ----------
     suite : Suite
-    data : SuiteData
+    data : SuiteData or DeclaredSizes
     model : Model
     backbone : Backbone or None
         None for a model that uses none.
     selection : Selection
+    tasks : collection of str, optional
+        Plan for these only, such as those whose data are here.
 
     Returns
     -------
@@ -148,7 +158,7 @@ def plan(
     fits = []
     for seed in seeds:
         for task in suite.tasks:
-            if not selection.takes("task", task):
+            if not selection.takes("task", task) or (tasks is not None and task not in tasks):
                 continue
             for sources in suite.sources_of(task):
                 if not selection.takes("source", "+".join(sources)):
@@ -166,7 +176,7 @@ def plan(
 
 def _fits_of_source(
     suite: Suite,
-    data: SuiteData,
+    data: Sizes,
     model: Model,
     backbone: Backbone | None,
     selection: Selection,
@@ -190,7 +200,7 @@ def _fits_of_source(
 
 
 def _measurements(
-    suite: Suite, data: SuiteData, task: str, sources: tuple[str, ...], pairs: Sequence[Pair]
+    suite: Suite, data: Sizes, task: str, sources: tuple[str, ...], pairs: Sequence[Pair]
 ) -> list[PlannedMeasurement]:
     source = "+".join(sources)
     sets = [PlannedSet("id-val", source), PlannedSet("id-test", source)]
@@ -210,7 +220,7 @@ def _measurements(
 
 def _fit_key(
     suite: Suite,
-    data: SuiteData,
+    data: Sizes,
     model: Model,
     backbone: Backbone | None,
     task: str,
@@ -296,7 +306,7 @@ def fit_id_of(
         "engine": ENGINE_VERSION,
         "method": method_identity(method, source),
         "backbone": weights_hash,
-        "recipe": suite.protocol.recipe.model_dump(mode="json"),
+        "recipe": suite.protocol.recipe.identity(),
         "train": train,
         "val": val,
         "shots": shots,

@@ -118,3 +118,34 @@ class Reporter:
         # A fit's number of variants is known once it is made: more may be done than was counted before.
         seconds = (time.monotonic() - self._started) / self.done * max(self.total - self.done, 0)
         return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+
+
+class ImagesTold:
+    """Tells a reporter how far work on images is, from the labels and numbers that ``SuiteData`` and others give.
+
+    Parameters
+    ----------
+    reporter : Reporter
+        Its units are images.
+    done : str
+        What has been done to a domain's images once they are through, such as ``"prepared"``.
+    """
+
+    def __init__(self, reporter: Reporter, done: str) -> None:
+        self._reporter, self._word = reporter, done
+        self._label = ""
+        self._done = 0
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        if label.endswith(": reading"):
+            self._reporter.doing(f"{label} ({done}/{total} files)")
+            return
+        if label != self._label:
+            # What an earlier run has done counts neither as done now nor towards the speed.
+            self._label, self._done = label, done - 1
+            self._reporter.doing(label)
+        self._reporter.images += done - self._done
+        self._reporter.advance(done - self._done)
+        self._done = done
+        if done == total:
+            self._reporter.say(f"{label}: {total} images {self._word}")

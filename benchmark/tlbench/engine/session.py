@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench import registry
 from tlbench.conditions.catalogue import condition_names
+from tlbench.data.counts import check_counts
 from tlbench.data.lock import check_lock
 from tlbench.data.prepare import SuiteData
 from tlbench.data.readers.catalogue import READERS
-from tlbench.engine.execute import pending
+from tlbench.data.rehearsal.rehearse import is_rehearsal
+from tlbench.engine.declared import DeclaredSizes
+from tlbench.engine.execute import pending, write_not_run
 from tlbench.engine.executors.local import run
+from tlbench.engine.pace import store_forecast
 from tlbench.engine.plan import PlannedFit, Selection, plan
 from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
 from tlbench.engine.workshop import Workshop
-from tlbench.errors import UnknownNameError, UsageError, listed, nearest
+from tlbench.errors import DataError, UnknownNameError, UsageError, listed, nearest
 from tlbench.methods.augment import AUGMENTATIONS
 from tlbench.methods.base import Method
 from tlbench.methods.resolve import Model, describe_model, model_of, resolve_model
@@ -56,6 +61,8 @@ class Outcome:
         Which version of the model: a plug-in's source may have changed under one name. Empty where nothing was planned.
     failures : tuple of str
         One line each.
+    missing : mapping of str to str
+        Selected tasks that were not run for want of data, and where these were looked for.
     complete : bool
     seconds : float
     """
@@ -64,17 +71,33 @@ class Outcome:
     settings_hash: str
     weights_hash: str
     failures: tuple[str, ...]
+    missing: Mapping[str, str]
     complete: bool
     seconds: float
 
 
 @dataclass
 class Session:
-    """A checked plan and the workshop that carries it out."""
+    """A checked plan and the workshop that carries it out.
+
+    Attributes
+    ----------
+    fits : tuple of PlannedFit
+        Whose data are here.
+    absent : tuple of PlannedFit
+        What the missing tasks would have been; its hashes are of no data.
+    missing : mapping of str to str
+        Selected tasks whose data are not here, and where these were looked for.
+    notes : tuple of str
+        What is to be known of the data.
+    """
 
     suite: Suite
     work: Workshop
     fits: tuple[PlannedFit, ...]
+    absent: tuple[PlannedFit, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def count(self) -> dict[str, int]:
         """Return how much there is, and how much is left to do."""
@@ -102,19 +125,33 @@ class Session:
             # What failed in an older source of a plug-in, or with other weights, is not this model's failure.
             key = planned.key
             self.work.models.forget_failures_but(settings_hash=key.settings_hash, weights_hash=key.weights_hash)
+        self._tell_of_data()
+        store_forecast(self.work, self.fits)
         self.work.reporter.total = self.count()["measurements_to_do"]
         with self.work.reporter:
             run(self.work, self.fits)
-        complete = not any(pending(self.work, planned) for planned in self.fits)
+        complete = not self.missing and not any(pending(self.work, planned) for planned in self.fits)
         first = self.fits[0].key if self.fits else None
         return Outcome(
             self.work.model.name,
             first.settings_hash if first else "",
             first.weights_hash if first else "",
             tuple(self.work.failures),
+            dict(self.missing),
             complete,
             time.monotonic() - started,
         )
+
+    def _tell_of_data(self) -> None:
+        """Say what is to be known of the data, and record what cannot be run for want of them."""
+        for note in self.notes:
+            self.work.reporter.say(note)
+        for task, place in self.missing.items():
+            self.work.reporter.say(f"not run: {task}, {place}")
+        for task in {planned.key.task for planned in self.fits}:
+            self.work.models.forget_failures(f"not-run~{task}~")
+        for planned in self.absent:
+            write_not_run(self.work, planned, self.missing[planned.key.task])
 
 
 def open_session(
@@ -143,16 +180,9 @@ def open_session(
     """
     read = suite if isinstance(suite, Suite) else load_suite(suite)
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
-    check_names(
-        read,
-        readers=READERS,
-        conditions=condition_names(),
-        backbones=registry.names("backbones"),
-        metrics=METRICS,
-        augmentations=AUGMENTATIONS,
-    )
-    kinds = _condition_kinds(metrics)
-    chosen = _model(model, predictors, settings, backbone, name, read.protocol.backbone)
+    check_suite_names(read)
+    kinds = condition_kinds(metrics)
+    chosen = chosen_model(model, predictors, settings, backbone, name, read.protocol.backbone)
     if predictors is not None:
         only = dict(selection.get("only") or {})
         if not set(only.get("source", predictors)) & set(predictors):
@@ -164,16 +194,20 @@ def open_session(
     if batch_size < 1:
         raise UsageError(f"--batch-size {batch_size}: expected at least 1")
     set_exact_arithmetic(threads)
-    network = load_backbone(chosen.backbone or read.protocol.backbone)
-    store = Store(run_dir, read.name, read.hash)
     reporter = Reporter(0, quiet=quiet)
     data = SuiteData(
         read,
         base=base,
         data_root=Path(data_root) if data_root else None,
-        progress=lambda text, done, total: reporter.say(f"{text}: {total} images prepared") if done == total else None,
+        progress=functools.partial(_tell_of_images, reporter),
     )
-    data.check()
+    refuse_rehearsal(read, data)
+    missing = _missing(read, data, chosen_selection)
+    network = load_backbone(chosen.backbone or read.protocol.backbone)
+    store = Store(run_dir, read.name, read.hash)
+    present = [task for task in selected_tasks(read, chosen_selection) if task not in missing]
+    data.check(present)
+    notes = check_counts(data, present)
     work = Workshop(
         suite=read,
         data=data,
@@ -184,10 +218,84 @@ def open_session(
         device=choose_device(device),
         batch_size=batch_size,
         reporter=reporter,
+        data_notes={
+            task: "; ".join([*(n for n in notes if n.startswith(f"{task}/")), *data.notes(task)]) for task in present
+        },
     )
-    fits = plan(read, data, chosen, network, chosen_selection)
+    fits = plan(read, data, chosen, network, chosen_selection, tasks=present)
+    absent: tuple[PlannedFit, ...] = ()
+    if missing:
+        # Not a shard of them: what is not run is told whole by every one.
+        whole = replace(chosen_selection, shard=None)
+        absent = plan(read, DeclaredSizes(read, unknown=0), chosen, network, whole, tasks=list(missing))
     _hold_against_lock(suite, data)
-    return Session(read, work, tuple(_only_kinds(planned, kinds) for planned in fits))
+    return Session(
+        read,
+        work,
+        tuple(only_kinds(planned, kinds) for planned in fits),
+        tuple(only_kinds(planned, kinds) for planned in absent),
+        missing,
+        tuple(notes),
+    )
+
+
+def _tell_of_images(reporter: Reporter, label: str, done: int, total: int) -> None:
+    """Say that a domain's images are prepared, once they are; before that, how far they are."""
+    reading = label.endswith(": reading")
+    if done == total and not reading:
+        reporter.say(f"{label}: {total} images prepared")
+    else:
+        reporter.doing(f"{label} ({done}/{total} {'files' if reading else 'images prepared'})")
+
+
+def check_suite_names(suite: Suite) -> None:
+    """Raise where a suite names what nobody registered."""
+    check_names(
+        suite,
+        readers=READERS,
+        conditions=condition_names(),
+        backbones=registry.names("backbones"),
+        metrics=METRICS,
+        augmentations=AUGMENTATIONS,
+    )
+
+
+def selected_tasks(suite: Suite, selection: Selection) -> list[str]:
+    """Return the tasks with a pair that the selection takes."""
+    taken = {
+        pair.task
+        for pair in suite.pairs
+        if all(selection.takes(*one) for one in (("task", pair.task), ("source", pair.source), ("target", pair.target)))
+    }
+    return [task for task in suite.tasks if task in taken]
+
+
+def _missing(suite: Suite, data: SuiteData, selection: Selection) -> dict[str, str]:
+    """Return the selected tasks whose data are not here.
+
+    Raises
+    ------
+    DataError
+        If that is all of them.
+    """
+    wanted = selected_tasks(suite, selection)
+    missing = {task: place for task, place in data.missing().items() if task in wanted}
+    if wanted and len(missing) == len(wanted):
+        first = next(iter(missing.values()))
+        raise DataError(
+            f"suite '{suite.name}': none of {listed(missing)} is here ({first}); --data-root names the folder that "
+            f"holds them, and `tlbench data status --suite {suite.name}` says where they are to be had"
+        )
+    return missing
+
+
+def refuse_rehearsal(suite: Suite, data: SuiteData) -> None:
+    """Stop before made-up data are measured under the name of the real ones."""
+    rehearsal = is_rehearsal(data.root)
+    if rehearsal is not None and not suite.synthetic:
+        raise DataError(
+            f"{data.root}: these are made-up data, to rehearse with; run them by their own suite: --suite {rehearsal}"
+        )
 
 
 def _hold_against_lock(suite: str | Path | Suite, data: SuiteData) -> None:
@@ -199,7 +307,7 @@ def _hold_against_lock(suite: str | Path | Suite, data: SuiteData) -> None:
         check_lock(data.opened(), lock)
 
 
-def _model(
+def chosen_model(
     model: str | Method | Model | None,
     predictors: Mapping[str, nn.Module | Predictor | str | Path] | None,
     settings: Sequence[str],
@@ -207,6 +315,7 @@ def _model(
     name: str | None,
     default_backbone: str,
 ) -> Model:
+    """Return the model that is asked for: one that is named or given, or networks that are already trained."""
     if (model is None) == (predictors is None):
         raise UsageError("expected a model, or predictors that are already trained: one of the two")
     if predictors is not None:
@@ -221,7 +330,7 @@ def _model(
     return resolve_model(model, settings=settings, backbone=backbone, name=name, default_backbone=default_backbone)
 
 
-def _condition_kinds(metrics: Sequence[str] | None) -> frozenset[str] | None:
+def condition_kinds(metrics: Sequence[str] | None) -> frozenset[str] | None:
     """Return the kinds of condition that the named metrics need; None for all."""
     if metrics is None:
         return None
@@ -234,7 +343,8 @@ def _condition_kinds(metrics: Sequence[str] | None) -> frozenset[str] | None:
     return frozenset(kinds)
 
 
-def _only_kinds(planned: PlannedFit, kinds: frozenset[str] | None) -> PlannedFit:
+def only_kinds(planned: PlannedFit, kinds: frozenset[str] | None) -> PlannedFit:
+    """Return a planned fit with the measurements of some kinds of condition; None for all."""
     if kinds is None:
         return planned
     kept = tuple(m for m in planned.measurements if m.condition.kind in kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ class Workshop:
         One line a failure, in the order in which they happened.
     features : RecentFeatures
         Pooled features, shared by all fits of the process.
+    data_notes : mapping of str to str
+        What is known of a task's data beyond their hash, for the rows of its fits.
     making : list of str
         Ids of the fits at hand: one, and those that it asked for within each other.
     """
@@ -44,3 +47,4 @@ class Workshop:
     failures: list[str] = field(default_factory=list)
     features: RecentFeatures = field(default_factory=RecentFeatures)
     making: list[str] = field(default_factory=list)
+    data_notes: Mapping[str, str] = field(default_factory=dict)

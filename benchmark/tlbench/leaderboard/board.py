@@ -136,10 +136,15 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
     UnknownNameError
         If there is no such metric.
     UsageError
-        If the suite does not measure it.
+        If the suite does not measure it, or its data are made up.
     ValueError
         If records of another suite, or of another version of it, are among them.
     """
+    if suite.synthetic:
+        raise UsageError(
+            f"suite '{suite.name}': its data are made up, to rehearse with, and no board takes its records; "
+            "tlbench.load_results reads them"
+        )
     name = check_metric(metric or suite.metrics.primary)
     ranking = form(suite, name)
     _check_hash(records, suite)

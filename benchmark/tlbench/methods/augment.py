@@ -118,22 +118,44 @@ def _identity(images: Tensor, rng: Generator) -> Tensor:
 
 
 def _color_jitter(images: Tensor, rng: Generator) -> Tensor:
-    """Brightness, contrast and saturation by factors in [0.7, 1.3], then grey with probability 0.1 (DomainBed)."""
+    """Brightness, contrast and saturation by factors in [0.7, 1.3], then grey with probability 0.1 (DomainBed).
+
+    The three come in a random order for every image, as in torchvision.
+    """
     n = len(images)
-    brightness, contrast, saturation = (_uniform(rng, n, 0.7, 1.3).view(n, 1, 1, 1) for _ in range(3))
-    return _colored(images, brightness, contrast, saturation, rng)
+    factors = [_uniform(rng, n, 0.7, 1.3).view(n, 1, 1, 1) for _ in _COLORINGS]
+    order = torch.rand(n, len(_COLORINGS), generator=rng).argsort(dim=1)
+    images = images.clone()
+    for step in range(len(_COLORINGS)):
+        for which, color in enumerate(_COLORINGS):
+            now = order[:, step] == which
+            images[now] = color(images[now], factors[which][now])
+    return _sometimes_gray(images, rng)
 
 
 def _random_color_as_published(images: Tensor, rng: Generator) -> Tensor:
     """The released code of the 2022 study: its library took 0.3 for a factor, so every image is darkened the same."""
-    factor = torch.full((len(images), 1, 1, 1), 0.3)
-    return _colored(images, factor, factor, factor, rng)
+    for color in _COLORINGS:
+        images = color(images, torch.full((len(images), 1, 1, 1), 0.3))
+    return _sometimes_gray(images, rng)
 
 
-def _colored(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, rng: Generator) -> Tensor:
-    images = (images * brightness).clamp(0, 1)
-    images = _blended(images, _gray(images).mean(dim=(2, 3), keepdim=True), contrast)
-    images = _blended(images, _gray(images), saturation)
+def _brighter(images: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor).clamp(0, 1)
+
+
+def _contrasted(images: Tensor, factor: Tensor) -> Tensor:
+    return _blended(images, _gray(images).mean(dim=(2, 3), keepdim=True), factor)
+
+
+def _saturated(images: Tensor, factor: Tensor) -> Tensor:
+    return _blended(images, _gray(images), factor)
+
+
+_COLORINGS = (_brighter, _contrasted, _saturated)
+
+
+def _sometimes_gray(images: Tensor, rng: Generator) -> Tensor:
     grayed = (torch.rand(len(images), generator=rng) < 0.1).view(-1, 1, 1, 1)
     return torch.where(grayed, _gray(images), images)
 

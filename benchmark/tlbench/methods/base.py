@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, dataclass_transform
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from tlbench.data.domain import Batch
+    from tlbench.methods.cost import Cost
     from tlbench.models.backbone import Backbone
     from tlbench.suites.spec import Recipe
 
@@ -90,12 +91,15 @@ class Fitted:
         of the only variant's module.
     recipe : mapping
         Small JSON values that ``Method.build`` needs besides.
+    candidates : sequence of mapping
+        What a search tried, as JSON values; recorded with the fit's cost, and of no effect on what it predicts.
     """
 
     variants: Mapping[str, Predictor | Callable[[], Predictor]]
     headline: str = "main"
     state: Mapping[str, Tensor] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         if self.headline not in self.variants:
@@ -326,7 +330,24 @@ class Context(Protocol):
         ...
 
 
-@dataclass_transform(frozen_default=True)
+_ADDED_LATER = "added later"
+
+
+def added_later(*, default: Any) -> Any:
+    """Return the field of a setting that came after results were published.
+
+    At its default it stands in no settings: fits and numbers of before keep their ids.
+
+    >>> class Old(Method):
+    ...     lr: float = 0.1
+    ...     precision: str | None = added_later(default=None)
+    >>> Old().settings(), Old(precision="bfloat16").settings()
+    ({'lr': 0.1}, {'lr': 0.1, 'precision': 'bfloat16'})
+    """
+    return field(default=default, metadata={_ADDED_LATER: True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, added_later))
 class Method:
     """A transfer method: backbone and source data to predictor.
 
@@ -365,15 +386,25 @@ class Method:
         net.load_state_dict(dict(state))
         return Fitted({"main": Predictor(net.eval())})
 
+    def cost(self, recipe: Recipe) -> Cost | None:
+        """Return what a fit does with images by the suite's recipe, for ``tlbench plan``; None if nobody knows."""
+        return None
+
     def null_config(self) -> tuple[Method, Method] | None:
         """Return a setting of this method and the simpler method that it then equals bit for bit, if there is one."""
         return None
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values, nested methods as ``{"method": name, "settings": {...}}``."""
+        """Return the settings as JSON values, nested methods as ``{"method": name, "settings": {...}}``.
+
+        A field that was ``added_later`` is left out at its default.
+        """
         if not is_dataclass(self):
             return {}
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if not self._as_before(f)}
+
+    def _as_before(self, setting: Field[Any]) -> bool:
+        return _ADDED_LATER in setting.metadata and getattr(self, setting.name) == setting.default
 
 
 def _plain(value: Any) -> Any:

@@ -11,12 +11,14 @@ from torch import Generator, Tensor, nn
 
 from tlbench.data.domain import Batch
 from tlbench.methods.base import Context, Data, Features, Fitted, Method, Need, Predictor, Tag
+from tlbench.methods.cost import Cost, recipe_cost
 from tlbench.methods.features import extract_features
 from tlbench.methods.finetune import check_given, given
 from tlbench.methods.from_scratch import untrained
 from tlbench.methods.linear_probe import PENALTIES, probe_head
-from tlbench.methods.training import recompute_batchnorm, train_on
+from tlbench.methods.training import merged, recompute_batchnorm, train_on
 from tlbench.models.backbone import Network
+from tlbench.suites.spec import Recipe
 
 CHUNK = 256
 
@@ -37,6 +39,9 @@ class Majority(Method):
         counts = torch.bincount(context.data("id_train").labels, minlength=context.classes).double()
         frequency = (counts + 1 / context.classes) / (counts.sum() + 1)
         return Predictor(Constant(frequency.log().float()).to(context.device), output="log_probs")
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return Cost(predicts=0, keeps="nothing")
 
     def build(self, context: Context, state: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Fitted:
         return Fitted({"main": Predictor(Constant(state["outputs"]).to(context.device), output="log_probs")})
@@ -79,6 +84,9 @@ class RandomFeatures(Method):
         net.head = probe_head(train, val, context.classes, penalties=self.penalties, steps=self.steps)
         return net.to(context.device).eval()
 
+    def cost(self, recipe: Recipe) -> Cost:
+        return Cost(forward=2, validated=1)  # statistics, then features
+
 
 def _features(net: Network, data: Data, device: str) -> Features:
     return Features(extract_features(net, data.batches(CHUNK), device), data.labels)
@@ -111,6 +119,9 @@ class ShuffledLabels(Method):
         exchanged = data.labels[torch.randperm(len(data), generator=context.rng("labels"))]
         net = context.backbone.fresh(context.classes)
         return train_on(context, net, Relabelled(data, exchanged), **given(self))
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return recipe_cost(merged(recipe, given(self)), cached=False)
 
 
 @final

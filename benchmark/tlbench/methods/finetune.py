@@ -9,7 +9,8 @@ from torch import nn
 
 from tlbench.errors import PluginError, nearest
 from tlbench.methods.augment import AUGMENTATIONS, is_identity
-from tlbench.methods.base import Context, Method
+from tlbench.methods.base import Context, Method, added_later
+from tlbench.methods.cost import Cost, recipe_cost
 from tlbench.methods.features import FeatureData
 from tlbench.methods.training import merged, train_on
 from tlbench.models.backbone import Network
@@ -34,12 +35,16 @@ class Finetune(Method):
     crop: bool | None = None
     flip: bool | None = None
     batchnorm: Literal["train", "eval"] | None = None  # mode of BatchNorm's statistics during training
+    precision: Literal["float32", "bfloat16"] | None = added_later(default=None)  # while training
 
     def __post_init__(self) -> None:
         check_given(self)
 
     def fit(self, context: Context) -> nn.Module:
         return fine_tuned(context, context.backbone.fresh(context.classes), **given(self))
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return recipe_cost(merged(recipe, given(self)))
 
 
 @final
@@ -59,6 +64,7 @@ class HeadOnly(Method):
     augment: str | None = None
     crop: bool | None = None
     flip: bool | None = None
+    precision: Literal["float32", "bfloat16"] | None = added_later(default=None)  # while training
 
     def __post_init__(self) -> None:
         check_given(self)
@@ -66,6 +72,9 @@ class HeadOnly(Method):
     def fit(self, context: Context) -> nn.Module:
         net = context.backbone.fresh(context.classes)
         return fine_tuned(context, net, regime="head-only", **given(self))
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return recipe_cost(merged(recipe, {**given(self), "regime": "head-only"}))
 
 
 def given(method: Method) -> dict[str, Any]:

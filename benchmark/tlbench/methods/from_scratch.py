@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, final
 
 from torch import Generator, Tensor, nn
 
 from tlbench.errors import NotApplicableError
-from tlbench.methods.base import Context, Fitted, Method, Predictor
+from tlbench.methods.base import Context, Fitted, Method, Predictor, added_later
+from tlbench.methods.cost import Cost, recipe_cost
 from tlbench.methods.finetune import check_given, given
+from tlbench.methods.training import merged
 from tlbench.models.backbone import Backbone, Network, drawing_from
 from tlbench.models.zoo import load_backbone
+from tlbench.suites.spec import Recipe
 
 LONGER = 5
 FASTER = 1e-3
@@ -37,6 +41,7 @@ class FromScratch(Method):
     augment: str | None = None
     crop: bool | None = None
     flip: bool | None = None
+    precision: Literal["float32", "bfloat16"] | None = added_later(default=None)  # while training
 
     def __post_init__(self) -> None:
         check_given(self)
@@ -45,6 +50,10 @@ class FromScratch(Method):
         net = untrained(self._backbone(context), context.classes, context.rng("body"))
         changes: dict[str, Any] = {"epochs": LONGER * context.recipe.epochs, **given(self)}
         return context.train(net, **{**changes, "regime": "full"})
+
+    def cost(self, recipe: Recipe) -> Cost:
+        changes = {"epochs": LONGER * recipe.epochs, **given(self), "regime": "full"}
+        return replace(recipe_cost(merged(recipe, changes)), network=self.architecture)
 
     def build(self, context: Context, state: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Fitted:
         net = self._backbone(context).fresh(context.classes)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from tlbench.errors import FitError
 from tlbench.methods.base import Context, Fitted, Method, Predictor
+from tlbench.methods.cost import Cost
 from tlbench.models.backbone import Network
+from tlbench.suites.spec import Recipe
 
 
 @final
@@ -38,6 +40,9 @@ class Knn(Method):
             raise FitError("nearest neighbours need a training image, there is none")
         bank = F.normalize(train.values, dim=1)
         return self._fitted(context, bank, train.labels)
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return Cost(forward=1, keeps="features")
 
     def build(self, context: Context, state: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Fitted:
         return self._fitted(context, state["bank"], state["labels"])

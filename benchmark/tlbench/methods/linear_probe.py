@@ -10,7 +10,9 @@ from torch import nn
 
 from tlbench.errors import FitError
 from tlbench.methods.base import Context, Features, Method, Need
+from tlbench.methods.cost import PROBE_COST, Cost
 from tlbench.models.head import Scaling, fit_linear_heads
+from tlbench.suites.spec import Recipe
 
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5)
 
@@ -38,6 +40,9 @@ class LinearProbe(Method):
         train, val = context.features("id_train"), context.features("id_val")
         head = probe_head(train, val, context.classes, penalties=self.penalties, steps=self.steps)
         return context.backbone.with_head(head).to(context.device)
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return PROBE_COST
 
 
 def probe_head(train: Features, val: Features, classes: int, *, penalties: tuple[float, ...], steps: int) -> nn.Linear:

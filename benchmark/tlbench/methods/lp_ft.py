@@ -7,9 +7,12 @@ from typing import Any, ClassVar, Literal, final
 
 from torch import nn
 
-from tlbench.methods.base import Context, Method, Need
+from tlbench.methods.base import Context, Method, Need, added_later
+from tlbench.methods.cost import PROBE_COST, Cost, recipe_cost
 from tlbench.methods.finetune import check_given, fine_tuned, given
 from tlbench.methods.linear_probe import PENALTIES, LinearProbe
+from tlbench.methods.training import merged
+from tlbench.suites.spec import Recipe
 
 SLOWER = 10.0
 
@@ -38,6 +41,7 @@ class LpFt(Method):
     batchnorm: Literal["train", "eval"] | None = "eval"
     penalties: tuple[float, ...] = PENALTIES
     steps: int = 200
+    precision: Literal["float32", "bfloat16"] | None = added_later(default=None)  # while training
 
     def __post_init__(self) -> None:
         check_given(self)
@@ -48,6 +52,12 @@ class LpFt(Method):
         net = context.backbone.with_head(probe.head)  # type: ignore[arg-type]
         changes: dict[str, Any] = {"lr": context.recipe.lr / SLOWER, **given(self)}
         return fine_tuned(context, net, **changes)
+
+    def cost(self, recipe: Recipe) -> Cost:
+        tuned = recipe_cost(merged(recipe, given(self)))
+        # The probe's features serve a head that is trained on features, too.
+        once = PROBE_COST.forward if tuned.viewed else 0
+        return replace(tuned, forward=tuned.forward + once, validated=PROBE_COST.validated)
 
     def probe(self) -> LinearProbe:
         """Return the probe whose head comes first."""

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from tlbench.errors import FitError
 from tlbench.methods.base import Context, Fitted, Method, Need, Predictor
+from tlbench.methods.cost import PROBE_COST, Cost
 from tlbench.methods.knn import OnFeatures
 from tlbench.models.statistics import fit_temperature
+from tlbench.suites.spec import Recipe
 
 
 @final
@@ -37,6 +39,9 @@ class Ncm(Method):
         rule = Nearest(means, counts > 0, distance=self.distance)
         rule.temperature.fill_(fit_temperature(rule(val.values), val.labels))
         return self._fitted(context, rule)
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return PROBE_COST
 
     def build(self, context: Context, state: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Fitted:
         rule = Nearest(state["means"], state["known"], distance=self.distance)

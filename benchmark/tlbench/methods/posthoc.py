@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from tlbench.errors import NotApplicableError
 from tlbench.methods.base import Context, Fitted, Method, Output, Predictor
+from tlbench.methods.cost import Cost, cost_of
 from tlbench.methods.fitted import as_fitted, state_of
+from tlbench.suites.spec import Recipe
 
 MAP, BASE = "map/", "base/"
 
@@ -83,6 +85,10 @@ class PostHoc(Method):
             own = {key.removeprefix(start): tensor for key, tensor in state.items() if key.startswith(start)}
             maps[name].load_state_dict(own)
         return self._composed(base, maps, context, state, recipe["base"])
+
+    def cost(self, recipe: Recipe) -> Cost:
+        base = cost_of(self.base, recipe)
+        return replace(base, validated=base.validated + 1)
 
     def _composed(
         self,

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from tlbench.errors import NotApplicableError, PluginError, UsageError
 from tlbench.methods.base import Context, Fitted, Method, Predictor, Tag
+from tlbench.methods.cost import Cost
 from tlbench.methods.resolve import Model, check_row_name
 from tlbench.models.checkpoints import misfit, read_weights
+from tlbench.suites.spec import Recipe
 
 Given = nn.Module | Predictor | str | Path
 
@@ -45,6 +47,9 @@ class Trained(Method):
 
     def build(self, context: Context, state: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> Fitted:
         return self.fit(context)
+
+    def cost(self, recipe: Recipe) -> Cost:
+        return Cost()
 
     def settings(self) -> dict[str, Any]:
         """Return the fingerprints: the networks themselves are no JSON."""

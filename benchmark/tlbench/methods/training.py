@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -59,6 +59,8 @@ def train(
         The learning rate is constant, or follows half a cosine within every cycle of ``hooks.cycle_epochs`` epochs.
         ``regime="head-only"`` trains ``net.head`` alone, the rest frozen and in eval mode. A module whose parameters
         are all frozen is in eval mode anyway: its batch statistics would move without a gradient.
+        ``precision="bfloat16"`` runs forward pass and loss under torch's autocast; weights, gradients and the
+        optimiser stay float32. Its range is that of float32, so that nothing has to be scaled.
     rng : callable
         The context's named streams; this run draws from ``order``, ``order/<tag>`` and ``order/dropout``. The global
         generator is seeded from the last, for dropout and stochastic depth, and put back afterwards.
@@ -225,13 +227,14 @@ class _Run:
     def _step(self, batch: Batch, streams: Mapping[Tag, Batch], index: int, epoch: int) -> Step:
         step = Step(self.net, batch.images, batch.labels, streams, index, self.total)
         self._schedule(index)
-        if index == 0:
-            owned = [*self.net.parameters(), *self.net.buffers()]
-            with saved_for_backward(owned) as saved:
+        with self._precision():
+            if index == 0:
+                owned = [*self.net.parameters(), *self.net.buffers()]
+                with saved_for_backward(owned) as saved:
+                    loss = self._loss(step)
+                self.budget.saved_bytes = max(self.budget.saved_bytes, saved.bytes)
+            else:
                 loss = self._loss(step)
-            self.budget.saved_bytes = max(self.budget.saved_bytes, saved.bytes)
-        else:
-            loss = self._loss(step)
         step.loss = loss
         if not bool(torch.isfinite(loss.detach()).all()):
             rate = self.optimizer.param_groups[0]["lr"]
@@ -246,6 +249,11 @@ class _Run:
         self.hooks.after_step(step)
         return step
 
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.recipe.precision == "float32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16)
+
     def _loss(self, step: Step) -> Tensor:
         self.hooks.transform_batch(step)
         if self.in_halves:
@@ -257,7 +265,8 @@ class _Run:
         assert step.logits is not None
         loss = self.hooks.base_loss(step)
         if loss is None:
-            loss = F.cross_entropy(step.logits, step.labels)
+            logits = step.logits if self.recipe.precision == "float32" else step.logits.float()
+            loss = F.cross_entropy(logits, step.labels)
         added = self.hooks.loss(step)
         return loss if added is None else loss + added
 

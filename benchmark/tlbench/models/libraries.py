@@ -57,12 +57,11 @@ def _timm_untrained(architecture: str) -> Backbone:
     name = f"timm:{architecture}@untrained"
 
     def initialise() -> nn.Module:
-        model: nn.Module = _timm_model(architecture, num_classes=0)
-        return model
+        return _timm_body(_timm_model(architecture, num_classes=0))
 
     with drawing_from(fixed_generator("body", name)):
-        model: Any = initialise()
-    return Backbone(name, _timm_width(model), model, initialise=initialise, **_timm_facts(model))
+        body = initialise()
+    return Backbone(name, _timm_width(body), body, initialise=initialise, **_timm_facts(body))
 
 
 def _timm_pretrained(architecture: str, state: dict[str, Tensor], config: Any) -> Backbone:
@@ -79,10 +78,12 @@ def _timm_pretrained(architecture: str, state: dict[str, Tensor], config: Any) -
         raise misfit(name, error) from error
     head = model.get_classifier()
     model.reset_classifier(0)
-    width = _timm_width(model)
-    linear = head if isinstance(head, nn.Linear) and head.in_features == width else None
+    body = _timm_body(model)
+    width = _timm_width(body)
+    linear = _averaged(*head) if isinstance(body, BothTokens) else head
+    linear = linear if isinstance(linear, nn.Linear) and linear.in_features == width else None
     names = imagenet_classes(linear.out_features) if linear is not None else ()
-    return Backbone(name, width, model, classifier=linear, source_classes=names, **_timm_facts(model))
+    return Backbone(name, width, body, classifier=linear, source_classes=names, **_timm_facts(body))
 
 
 def _timm_model(architecture: str, **options: Any) -> Any:
@@ -99,16 +100,63 @@ def _timm_model(architecture: str, **options: Any) -> Any:
     return model
 
 
-def _timm_width(model: Any) -> int:
+class BothTokens(nn.Module):
+    """The body of a distilled vision transformer: its class token and its distillation token, side by side and halved.
+
+    Such a network has a classifier on each of the two tokens and averages their logits. One linear head on these
+    features is that average, for ``(W1 x1 + b1 + W2 x2 + b2) / 2 = [W1 W2] [x1 x2] / 2 + (b1 + b2) / 2``, with the same
+    gradients on both parts of its weight. Without a classifier timm returns the mean of the tokens, on which the two
+    could no longer differ. A new head is drawn for the doubled width, so it starts out smaller than two by a factor of
+    the square root of two.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Without its classifiers.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.model.forward_features(images)
+        return torch.cat((tokens[:, 0], tokens[:, 1]), dim=1) / 2
+
+
+def _timm_body(model: Any) -> nn.Module:
+    """Return what maps images to pooled features."""
+    from timm.models import VisionTransformerDistilled
+
+    body: nn.Module = BothTokens(model) if isinstance(model, VisionTransformerDistilled) else model
+    return body
+
+
+def _averaged(head: nn.Linear, other: nn.Linear) -> nn.Module:
+    """Return the head on both tokens that gives the average of two heads' logits, one on each."""
+    if not (isinstance(head, nn.Linear) and isinstance(other, nn.Linear)):
+        return nn.Identity()  # weights that came without classifiers
+    linear = nn.Linear(2 * head.in_features, head.out_features, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        linear.weight.copy_(torch.cat((head.weight, other.weight), dim=1))
+        linear.bias.copy_((head.bias + other.bias) / 2)
+    return linear
+
+
+def _timm_width(body: Any) -> int:
     """Return the number of pooled features; some heads keep a hidden layer when their classifier is taken out."""
-    return int(getattr(model, "head_hidden_size", None) or model.num_features)
+    if isinstance(body, BothTokens):
+        return 2 * int(body.model.num_features)
+    return int(getattr(body, "head_hidden_size", None) or body.num_features)
 
 
-def _timm_facts(model: Any) -> dict[str, Any]:
+def _timm_facts(body: Any) -> dict[str, Any]:
+    inside = "model." if isinstance(body, BothTokens) else ""
+    model = body.model if inside else body
     config = model.pretrained_cfg
     dynamic = getattr(getattr(model, "patch_embed", None), "strict_img_size", True) is False
     return {
-        "tap_modules": timm_taps(model),
+        "tap_modules": {stage: inside + module for stage, module in timm_taps(model).items()},
         "channels_last_taps": getattr(model, "output_fmt", "NCHW") == "NHWC",
         "mean": tuple(config["mean"]),
         "std": tuple(config["std"]),

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+
+
+LATER: Mapping[str, Any] = {"candidates": "[]", "data_notes": ""}
+"""Columns that came after results were published, and what a file without them means."""
 
 
 def _schema(columns: Iterable[tuple[str, pa.DataType, bool, str]]) -> pa.Schema:
@@ -68,6 +73,18 @@ FITS = _schema(
         ("variants", _text, False, "names of the fit's variants, JSON list, the ranked one first"),
         ("temperatures", _text, False, "temperature fitted on ID-val, by variant, JSON"),
         ("probes", _text, False, "results of the differentiability and batch-independence probes, by variant, JSON"),
+        (
+            "candidates",
+            _text,
+            False,
+            "what a search tried, JSON list: settings, ID-val accuracy and NLL, cost, which one was selected",
+        ),
+        (
+            "data_notes",
+            _text,
+            False,
+            "what is known of the data beyond their hash: a known variant, members by row number; or ''",
+        ),
     )
 )
 

@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
 from tlbench.records.record import Record
-from tlbench.records.schema import FITS, RECORDS, SCHEMA_VERSION
+from tlbench.records.schema import FITS, LATER, RECORDS, SCHEMA_VERSION
 
 _HASH_DIGITS = 12
 _HOST = platform.node().replace(".", "-") or "host"
@@ -187,6 +187,12 @@ class ModelStore:
         with explained(path):
             path.unlink(missing_ok=True)
 
+    def forget_failures(self, beginning: str) -> None:
+        """Remove the records of every failure whose name begins so."""
+        for path in self.folder.glob("failures/[!.]*.parquet"):
+            if path.name.startswith(beginning):
+                self.forget_failure(path.stem)
+
     def forget_failures_but(self, **wanted: str) -> None:
         """Remove the records of failures that differ in a column, such as those of an older source of a plug-in."""
         for path, table in self._failures():
@@ -260,6 +266,9 @@ def read_table(path: Path, schema: pa.Schema | None, columns: list[str] | None =
         raise StoreError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version or 'none'}")
     if schema is None:
         return table
+    for field in schema:
+        if field.name in LATER and field.name not in table.column_names:
+            table = table.append_column(field, pa.array([LATER[field.name]] * len(table), field.type))
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise StoreError(f"{path}: column '{missing[0]}' is missing")

@@ -137,9 +137,13 @@ def submit(
         model, or if the results cannot be written.
     UnknownNameError
         If the model has no work in the run folder.
+    UsageError
+        If the suite's data are made up.
     PluginError
         If the card is none.
     """
+    if suite.synthetic:
+        raise UsageError(f"suite '{suite.name}': its data are made up, to rehearse with; there is nothing to publish")
     store = current_store(Path(run), suite)
     models = store.model(model)
     if not models.folder.is_dir():

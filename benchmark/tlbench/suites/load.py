@@ -41,7 +41,7 @@ def load_suite(ref: str | Path) -> Suite:
     path = find_suite(ref)
     document = read_toml(path, error=SuiteError, what="a suite file")
     try:
-        return Suite.model_validate(_expanded(document))
+        return Suite.model_validate(_expanded(document, path.parent))
     except _Misshapen as problem:
         raise SuiteError(f"{path}, {problem}") from None
     except ValidationError as problem:
@@ -169,6 +169,11 @@ def suite_schema() -> dict[str, Any]:
         table["required"] = [key for key in table["required"] if key != "name"]
         table["oneOf"] = [{"required": ["name"]}, {"required": ["types"]}]
     definitions["Clean"]["required"] = ["kind"]
+    classes = definitions["TaskSpec"]["properties"]["classes"]
+    classes["anyOf"] += [
+        {"additionalProperties": False, "properties": {key: kind}, "required": [key], "type": "object"}
+        for key, kind in (("file", {"type": "string"}), ("count", {"minimum": 1, "type": "integer"}))
+    ]
     domains = definitions["TaskSpec"]["properties"]["domains"]
     table = {key: domains.pop(key) for key in list(domains) if key not in ("title", "description")}
     names = {"items": {"pattern": NAME, "type": "string"}, "minItems": 1, "type": "array", "uniqueItems": True}
@@ -180,8 +185,8 @@ class _Misshapen(Exception):
     """A part of the file that the shorthands cannot expand."""
 
 
-def _expanded(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document after the checks that must precede the expansion of its shorthands."""
+def _expanded(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the document with its class lists, after the checks that must precede the other shorthands."""
     tasks = document.get("tasks")
     for name, task in tasks.items() if isinstance(tasks, dict) else ():
         domains = task.get("domains") if isinstance(task, dict) else None
@@ -194,7 +199,34 @@ def _expanded(document: Mapping[str, Any]) -> dict[str, Any]:
     twice = repeated(document)
     if twice:
         raise _Misshapen(f"{in_words(twice[0])}: {twice[1]!r} is given twice")
-    return dict(document)
+    if not isinstance(tasks, dict):
+        return dict(document)
+    return {**document, "tasks": {name: _with_classes(name, task, folder) for name, task in tasks.items()}}
+
+
+def _with_classes(name: str, task: Any, folder: Path) -> Any:
+    """Return a task whose ``classes = { file = ... }`` or ``{ count = ... }`` is written out."""
+    given = task.get("classes") if isinstance(task, dict) else None
+    if not isinstance(given, dict):
+        return task
+    place = f"tasks.{name}.classes"
+    match given:
+        case {"count": int(count), **rest} if not rest and not isinstance(count, bool) and count > 0:
+            return {**task, "classes": [str(number) for number in range(count)]}
+        case {"file": str(file), **rest} if not rest:
+            return {**task, "classes": _class_file(place, file, folder)}
+    raise _Misshapen(f"{place}: expected a list of names, {{ file = 'names.txt' }} or {{ count = 10 }}, got {given!r}")
+
+
+def _class_file(place: str, file: str, folder: Path) -> list[str]:
+    # A suite is somebody's file: it reads beside itself only.
+    if Path(file).is_absolute() or ".." in Path(file).parts:
+        raise _Misshapen(f"{place}: file '{file}' leads out of the suite's folder; name one below {folder}")
+    try:
+        names = (folder / file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _Misshapen(f"{place}: expected a text file of class names at {folder / file} ({error})") from None
+    return [line.strip() for line in names if line.strip()]
 
 
 def _check_types(place: str, entry: Mapping[str, Any]) -> None:

@@ -34,10 +34,12 @@ class Spec(BaseModel):
 class SplitSpec(Spec):
     """How a domain is cut into train, validation and test parts."""
 
-    rule: Literal["stratified", "assaying", "given", "listed"] = Field(
+    rule: Literal["stratified", "assaying", "assaying-given", "given", "listed"] = Field(
         "stratified",
         description="'stratified': shares a class, seeded; 'assaying': the 2022 study's 80/10/10, bit for bit; "
-        "'given': the data set's own parts; 'listed': the values of a column listed in train, val and test",
+        "'assaying-given': the data set's own parts in the study's order, a part that stands for two cut in halves "
+        "by the study's rule; 'given': the data set's own parts; "
+        "'listed': the values of a column listed in train, val and test",
     )
     train: float = Field(0.8, gt=0, lt=1, description="share of the images of every class")
     val: float = Field(0.1, gt=0, lt=1)
@@ -46,6 +48,13 @@ class SplitSpec(Spec):
     max_train_per_class: int | None = Field(None, ge=1, description="keep at most this many training images a class")
     max_val_per_class: int | None = Field(None, ge=1)
     max_test_per_class: int | None = Field(None, ge=1)
+    max_train: int | None = Field(
+        None,
+        ge=1,
+        description="keep this many training images: one of every class, even beyond it, then the first in order",
+    )
+    max_val: int | None = Field(None, ge=1, description="keep at most the first this many validation images")
+    max_test: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> SplitSpec:
@@ -71,6 +80,30 @@ class ListedSplit(Spec):
         return self
 
 
+class Counts(Spec):
+    """How many images the parts of a domain hold, before any cap."""
+
+    train: int = Field(0, ge=0)
+    val: int = Field(0, ge=0)
+    test: int = Field(0, ge=0)
+
+    @property
+    def all(self) -> int:
+        """Images of all three parts."""
+        return self.train + self.val + self.test
+
+
+class HubCopy(Spec):
+    """A copy of a task's data on the Hugging Face hub, and how its columns are called."""
+
+    name: str = Field(description="'owner/name'")
+    image: str = "image"
+    label: str = "label"
+    domain_column: str = "domain"
+    domains: Mapping[str, str | int] = Field(default_factory=dict, description="value of that column, by domain")
+    note: str = ""
+
+
 class DomainSpec(Spec):
     """One image distribution of a task; every key is optional."""
 
@@ -80,6 +113,14 @@ class DomainSpec(Spec):
     cluster: str | None = Field(None, description="column whose values are resampled together")
     group: str | None = Field(None, description="column for worst-group accuracy")
     options: Mapping[str, str | int | float | bool] = Field(default_factory=dict, description="options of the reader")
+    counts: Counts | None = Field(None, description="images of every part; data with others stop a run")
+    variants: Mapping[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="other known versions of these data, by name, with all their images: they run, and say so",
+    )
+    members: str | None = Field(
+        None, description="hash of names, labels and parts that somebody has confirmed on the original data"
+    )
 
 
 class PairSpec(Spec):
@@ -94,9 +135,13 @@ class PairSpec(Spec):
 class TaskSpec(Spec):
     """One label space and its domains."""
 
-    reader: str = Field(description="embedded, folder, parquet, hub or torchvision")
+    reader: str = Field(description="embedded, folder, parquet, hub, torchvision, domainbed or wilds")
     path: str | None = Field(None, description="below the data root (by default the suite file's folder)")
-    classes: tuple[str, ...] | None = Field(None, description="class names in label order; default: found in the data")
+    classes: tuple[str, ...] | None = Field(
+        None,
+        description="class names in label order; a file: { file = 'names.txt' }, one a line; numbers: { count = 10 }; "
+        "default: found in the data",
+    )
     domains: Mapping[Name, DomainSpec] = Field(min_length=1)
     pairs: Literal["all"] | tuple[PairSpec, ...] = "all"
     split: SplitSpec | None = Field(None, description="where it differs from the protocol's")
@@ -107,6 +152,8 @@ class TaskSpec(Spec):
     licence: str = ""
     citation: str = ""
     obtain: str = Field("", description="where the data are had")
+    size: str = Field("", description="how much there is to fetch")
+    hub: HubCopy | None = Field(None, description="a copy on the hub, for `tlbench data convert`")
 
     @field_validator("domains", mode="before")
     @classmethod
@@ -224,6 +271,13 @@ class Recipe(Spec):
     crop: bool = Field(True, description="random resized crops")
     flip: bool = Field(True, description="random horizontal flips")
     batchnorm: Literal["train", "eval"] = Field("train", description="mode of BatchNorm while all weights train")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="'bfloat16': mixed precision while training; what is measured is float32 always"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what identifies a recipe: all of it, but for later fields that are at their default."""
+        return dict(_without_later(self.model_dump(mode="json")))
 
 
 class Grid(Spec):
@@ -234,6 +288,16 @@ class Grid(Spec):
     regime: tuple[Literal["full", "head-only"], ...] = ()
     augment: tuple[str, ...] = ()
     backbone: tuple[str, ...] = ()
+    shots: tuple[Shots, ...] = ()
+
+
+class Assumed(Spec):
+    """The speed of a device that nobody measured here, for forecasts: images a second of the protocol's backbone."""
+
+    device: str
+    forward: float = Field(gt=0)
+    train: float = Field(gt=0, description="forward and backward through all weights")
+    gradient: float = Field(gt=0, description="forward and backward to the image, as an attack does")
 
 
 class Protocol(Spec):
@@ -280,7 +344,19 @@ class Pair(BaseModel):
 
 
 _DEFAULT_CONDITIONS: tuple[Clean, ...] = (Clean(),)
-_DOCUMENTATION = {"title", "description", "licence", "citation", "obtain"}
+_DOCUMENTATION = {
+    *("title", "description", "licence", "citation", "obtain", "size", "hub", "variants", "members", "assumed")
+}
+# Keys that came after results were published: at these values they are left out, so that no hash moved.
+_LATER: Mapping[str, Any] = {
+    "counts": None,
+    "max_train": None,
+    "max_val": None,
+    "max_test": None,
+    "precision": "float32",
+    "shots": [],
+    "synthetic": False,
+}
 
 
 class Suite(Spec):
@@ -294,6 +370,8 @@ class Suite(Spec):
     conditions: tuple[ConditionSpec, ...] = _DEFAULT_CONDITIONS
     protocol: Protocol = Field(default_factory=Protocol)
     metrics: Metrics = Field(default_factory=Metrics)
+    synthetic: bool = Field(False, description="made-up data, to rehearse with: no board takes the results")
+    assumed: Assumed | None = Field(None, description="a device's speed, for `tlbench plan`")
 
     @field_validator("conditions", mode="before")
     @classmethod
@@ -315,7 +393,7 @@ class Suite(Spec):
     @cached_property
     def hash(self) -> str:
         """SHA-256 of all that can move a number; titles, licences and prose are left out."""
-        return digest(_without_prose(self.model_dump(mode="json")))
+        return digest(_without_later(_without_prose(self.model_dump(mode="json"))))
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -365,4 +443,17 @@ def _without_prose(value: Any) -> Any:
         return {key: _without_prose(item) for key, item in value.items() if key not in _DOCUMENTATION}
     if isinstance(value, list):
         return [_without_prose(item) for item in value]
+    return value
+
+
+def _without_later(value: Any) -> Any:
+    """Return a dumped document without the later keys that are at their default."""
+    if isinstance(value, dict):
+        return {
+            key: _without_later(item)
+            for key, item in value.items()
+            if key not in _LATER or (item != _LATER[key] or type(item) is not type(_LATER[key]))
+        }
+    if isinstance(value, list):
+        return [_without_later(item) for item in value]
     return value

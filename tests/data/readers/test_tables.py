@@ -324,7 +324,7 @@ def test_options_that_download_or_transform_are_refused(tmp_path: Path, option: 
 def test_every_reader_is_reached_by_its_name() -> None:
     from tlbench.data.readers.catalogue import READERS
 
-    assert set(READERS) == {"embedded", "folder", "parquet", "hub", "torchvision"}
+    assert set(READERS) == {"domainbed", "embedded", "folder", "parquet", "hub", "torchvision", "wilds"}
 
 
 def test_embedded_classes_can_be_chosen(tmp_path: Path) -> None:

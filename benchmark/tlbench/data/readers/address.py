@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tlbench.data.digests import FileDigests
+from tlbench.data.readers.spelling import canonical
 from tlbench.errors import DataError, UsageError, listed, nearest
+from tlbench.suites.spec import HubCopy
 
 Option = str | int | float | bool
 
@@ -30,6 +32,8 @@ class Address:
     options : mapping
         Options of the reader, the domain's over the task's.
     digests : FileDigests
+    hub : HubCopy, optional
+        How a copy of the data on the Hugging Face hub calls its columns and domains.
     """
 
     task: str
@@ -40,6 +44,7 @@ class Address:
     classes: tuple[str, ...] | None = None
     options: Mapping[str, Option] = field(default_factory=dict)
     digests: FileDigests = field(default_factory=lambda: FileDigests(None))
+    hub: HubCopy | None = None
 
     @property
     def where(self) -> str:
@@ -68,6 +73,14 @@ class Address:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise DataError(f"{self.where}: path '{path}' leads out of the data root; name a path below {folder}")
         return folder / path
+
+    def meant(self, values: Iterable[str]) -> set[str]:
+        """Return which values of a domain column mean this domain: its own, or what the hub copy calls it."""
+        found = set(values)
+        if self.entry in found or self.hub is None:
+            return found & {self.entry}
+        own = {canonical(name) for name in (self.entry, self.domain, str(self.hub.domains.get(self.domain, "")))}
+        return {value for value in found if value and canonical(value) in own}
 
     def check_options(self, *known: str) -> None:
         """Raise UsageError for an option that the reader does not have."""

@@ -37,11 +37,17 @@ READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "embedded": _embedded,
         "folder": _later("folder", "read_folder"),
+        "domainbed": _later("domainbed", "read_domainbed"),
+        "wilds": _later("wilds", "read_wilds"),
         "parquet": _later("parquet", "read_parquet"),
         "hub": _later("hub", "read_hub"),
         "torchvision": _later("torchvision", "read_torchvision"),
     }
 )
+
+
+IN_FOLDERS = frozenset({"folder", "parquet", "domainbed", "wilds"})
+"""Readers of what lies below the data root: a task whose path is not there is missing, not wrong."""
 
 
 def read_domain(spec: TaskSpec, task: str, domain: str, base: Path, *, digests: FileDigests | None = None) -> Listing:
@@ -80,6 +86,7 @@ def read_domain(spec: TaskSpec, task: str, domain: str, base: Path, *, digests: 
         classes=own.classes or spec.classes,
         options={**spec.options, **own.options},
         digests=digests or FileDigests(None),
+        hub=spec.hub,
     )
     listing = READERS[spec.reader](address)
     if not len(listing):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ from tlbench.data.decode import decode
 from tlbench.data.domain import Listing
 from tlbench.data.readers.address import Address
 from tlbench.data.readers.rows import check_all_found
+from tlbench.data.readers.scan import scanned
+from tlbench.data.readers.spelling import canonical
 from tlbench.errors import DataError, UsageError
 from tlbench.seeds import digest
 
@@ -24,7 +25,8 @@ def read_folder(address: Address) -> Listing:
 
     Classes are the sorted folders; files are listed in the order of torchvision's ImageFolder, nested ones
     included. Hidden entries, and files beside the class folders, are ignored. Where the suite names classes,
-    other folders are left out. A blank and an underscore in the domain's folder are the same.
+    other folders are left out. A blank and an underscore in the domain's folder are the same, and so are
+    small and capital letters.
 
     Options: ``pattern``, a regular expression searched in ``<class>/<file>`` whose named groups become columns.
 
@@ -35,77 +37,170 @@ def read_folder(address: Address) -> Listing:
         the pattern.
     """
     address.check_options("pattern")
-    root = _domain_folder(address)
-    with os.scandir(root) as entries:
-        found = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not found:
-        raise DataError(f"{address.where}: expected a folder a class in {root}, found none")
+    root = domain_folder(address)
+    if root is None:
+        raise address.missing(address.inside(address.place, address.entry), "a folder of class folders")
+    files = files_of(address, root)
+    found = class_folders(address, root, files)
     classes = address.classes or tuple(found)
     check_all_found(address, classes, found)
-    names: list[str] = []
-    labels: list[int] = []
-    position = {name: place for place, name in enumerate(classes)}
-    for name in (name for name in found if name in position):
-        files = list(_images(root / name))
-        if not files:
-            raise DataError(f"{address.where}: class folder {root / name} has no image ({', '.join(SUFFIXES)})")
-        names += [path.relative_to(root).as_posix() for path in files]
-        labels += [position[name]] * len(files)
-    positions = np.array(labels, dtype=np.int64)
-
-    def fingerprint() -> str:
-        try:
-            stored = address.digests.of(root, [root / name for name in names])
-        except OSError as error:
-            raise DataError(f"{address.where}: {error.filename} cannot be read ({error.strerror})") from error
-        return digest(names, labels, list(classes), stored)
-
-    return Listing(
-        names=tuple(names),
-        labels=positions,
-        classes=classes,
-        load=lambda place: decode(root / names[place], str(root / names[place])),
-        fingerprint=fingerprint,
-        columns=_columns(address, names),
-    )
+    names = images_by_class(address, root, files, {name: name for name in classes})
+    return folder_listing(address, root, classes, names, columns=_strict_columns(address, list(names)))
 
 
-def _domain_folder(address: Address) -> Path:
+def domain_folder(address: Address) -> Path | None:
+    """Return the folder of the domain, its name spelled as in the suite or otherwise; None where there is none.
+
+    Raises
+    ------
+    DataError
+        If two folders are spellings of the name, and neither is the suite's.
+    """
     place = address.place
     folder = address.inside(place, address.entry)
     if folder.is_dir():
         return folder
     # OfficeHome's "Real World" circulates with a blank and with an underscore.
-    if place.is_dir():
-        for entry in sorted(place.iterdir()):
-            if entry.is_dir() and entry.name.replace(" ", "_") == address.entry.replace(" ", "_"):
-                return entry
-    raise address.missing(folder, "a folder of class folders")
+    alike = [
+        entry
+        for entry in (sorted(place.iterdir()) if place.is_dir() else ())
+        if canonical(entry.name) == canonical(address.entry) and entry.is_dir()
+    ]
+    if len(alike) > 1:
+        raise DataError(
+            f"{address.where}: expected one folder '{address.entry}' in {place}, found {alike[0].name!r} and "
+            f"{alike[1].name!r}; remove one"
+        )
+    return alike[0] if alike else None
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """Yield image files in the order in which torchvision's ImageFolder walks them."""
-    for root, folders, files in sorted(os.walk(folder, followlinks=True)):
-        if any(part.startswith(".") for part in Path(root).relative_to(folder).parts):
-            continue
-        del folders
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield Path(root, name)
+def files_of(address: Address, root: Path) -> Mapping[str, Sequence[str]]:
+    """Return the files under a folder, by folder; see ``scan.scanned``."""
+    try:
+        return scanned(root, address.digests.folder)
+    except OSError as error:
+        raise DataError(f"{address.where}: {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _columns(address: Address, names: list[str]) -> dict[str, tuple[str, ...]]:
+def class_folders(address: Address, root: Path, files: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the folders at the top of a domain, sorted.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    found = sorted({folder.split("/", 1)[0] for folder in files if folder})
+    if not found:
+        raise DataError(f"{address.where}: expected a folder a class in {root}, found none")
+    return found
+
+
+def images_by_class(
+    address: Address, root: Path, files: Mapping[str, Sequence[str]], folders: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the image files of some class folders: name in the listing to path below ``root``.
+
+    Parameters
+    ----------
+    address : Address
+    root : Path
+    files : mapping
+        As of ``scan.scanned``.
+    folders : mapping of str to str
+        The folder of every class. Classes come sorted by name, files in the order in which torchvision's
+        ImageFolder walks them, and a name says the class, not its folder.
+
+    Raises
+    ------
+    DataError
+        If a class has no image.
+    """
+    below: dict[str, list[str]] = {}
+    for folder in sorted(files):
+        below.setdefault(folder.split("/", 1)[0], []).append(folder)
+    names: dict[str, str] = {}
+    for name, top in sorted(folders.items()):
+        own = {f"{name}{path.removeprefix(top)}": path for path in _images(files, below.get(top, ()))}
+        if not own:
+            raise DataError(f"{address.where}: class folder {root / top} has no image ({', '.join(SUFFIXES)})")
+        names |= own
+    return names
+
+
+def folder_listing(
+    address: Address,
+    root: Path,
+    classes: tuple[str, ...],
+    paths: Mapping[str, str],
+    *,
+    columns: Mapping[str, tuple[str, ...]],
+) -> Listing:
+    """Return the listing of image files called ``<class>/<file>``.
+
+    Parameters
+    ----------
+    address : Address
+    root : Path
+    classes : tuple of str
+    paths : mapping of str to str
+        Path below ``root`` of every image, by its name.
+    columns : mapping of str to tuple of str
+    """
+    names, files = tuple(paths), [root / path for path in paths.values()]
+    position = {name: place for place, name in enumerate(classes)}
+    labels = [position[name.split("/", 1)[0]] for name in names]
+
+    def stored(chosen: Sequence[Path]) -> list[str]:
+        try:
+            return address.digests.of(root, chosen)
+        except OSError as error:
+            raise DataError(f"{address.where}: {error.filename} cannot be read ({error.strerror})") from error
+
+    return Listing(
+        names=names,
+        labels=np.array(labels, dtype=np.int64),
+        classes=classes,
+        load=lambda place: decode(files[place], str(files[place])),
+        fingerprint=lambda: digest(list(names), labels, list(classes), stored(files)),
+        columns=columns,
+        contents=lambda places: digest(stored([files[i] for i in places])),
+    )
+
+
+def pattern_of(address: Address) -> re.Pattern[str] | None:
+    """Return the option ``pattern``, None where it is not set.
+
+    Raises
+    ------
+    UsageError
+        If it is not a regular expression with a named group.
+    """
     text = address.options.get("pattern")
     if text is None:
-        return {}
+        return None
     try:
         pattern = re.compile(str(text))
     except re.error as error:
         raise UsageError(f"{address.where}: pattern '{text}' is not a regular expression ({error})") from error
     if not pattern.groupindex:
         raise UsageError(f"{address.where}: pattern '{text}' has no named group; write (?P<name>...)")
+    return pattern
+
+
+def _images(files: Mapping[str, Sequence[str]], folders: Sequence[str]) -> Iterator[str]:
+    for folder in folders:
+        for name in files[folder]:
+            if name.lower().endswith(SUFFIXES):
+                yield f"{folder}/{name}"
+
+
+def _strict_columns(address: Address, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    pattern = pattern_of(address)
+    if pattern is None:
+        return {}
     matches = [pattern.search(name) for name in names]
     for name, match in zip(names, matches, strict=True):
         if match is None:
-            raise DataError(f"{address.where}: file '{name}' does not fit the pattern '{text}'")
+            raise DataError(f"{address.where}: file '{name}' does not fit the pattern '{pattern.pattern}'")
     return {group: tuple((m[group] or "") if m else "" for m in matches) for group in pattern.groupindex}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tlbench.data.decode import decode
 from tlbench.data.domain import Listing
 from tlbench.data.readers.address import Address
-from tlbench.data.readers.rows import as_text, part_named, rows_listing, unique_within_class
+from tlbench.data.readers.rows import as_text, leaves_of, part_named, rows_listing
 from tlbench.errors import DataError, listed, nearest
 from tlbench.seeds import digest
 
@@ -75,7 +75,8 @@ class _Rows:
         if by is not None:
             self._require(by)
             values = [as_text(value) for value in self._values(by)]
-            kept = [row for row in kept if values[row] == self._address.entry]
+            meant = self._address.meant(values)
+            kept = [row for row in kept if values[row] in meant]
             if not kept:
                 known = sorted(set(values))
                 raise DataError(
@@ -90,9 +91,7 @@ class _Rows:
         every_label = self._values(self._label)
         labels = [every_label[row] for row in kept]
         files = self._stored_names()
-        leaves = [files[row] for row in kept]
-        if not unique_within_class(labels, leaves):
-            leaves = [f"{row:08d}" for row in kept]
+        leaves, note = leaves_of(labels, [files[row] for row in kept], kept)
         spoken = [getattr(split.features[self._label], "names", None) or () for split in self._splits.values()]
         return rows_listing(
             self._address,
@@ -102,6 +101,7 @@ class _Rows:
             columns={name: [values[row] for row in kept] for name, values in columns.items()},
             load=lambda place: self._load(kept[place]),
             content=self._content,
+            note=note,
         )
 
     def _require(self, name: str) -> None:
@@ -198,7 +198,7 @@ def _from_hub(address: Address) -> Any:
     revision = str(address.options["revision"]) if "revision" in address.options else None
     if address.options.get("download") is True:
         return datasets.load_dataset(name, config, revision=revision)
-    with _offline():
+    with offline():
         try:
             return datasets.load_dataset(name, config, revision=revision)
         except Exception as error:
@@ -210,7 +210,7 @@ def _from_hub(address: Address) -> Any:
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Keep ``datasets`` from the network: it reads the environment once, when imported, which may be long past."""
     import datasets
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tlbench.data.decode import decode
 from tlbench.data.domain import Listing
 from tlbench.data.readers.address import Address
-from tlbench.data.readers.rows import as_text, part_named, rows_listing, unique_within_class
+from tlbench.data.readers.rows import as_text, leaves_of, part_named, rows_listing
 from tlbench.errors import DataError, listed, nearest
 from tlbench.seeds import digest
 
@@ -51,7 +51,8 @@ def read_parquet(address: Address) -> Listing:
     kept = list(range(len(facts[label])))
     if by is not None:
         values = _spoken(facts[by], rows.class_names(by))
-        kept = [row for row, value in enumerate(values) if value == address.entry]
+        meant = address.meant(values)
+        kept = [row for row, value in enumerate(values) if value in meant]
         if not kept:
             known = sorted(set(values))
             raise DataError(
@@ -61,9 +62,7 @@ def read_parquet(address: Address) -> Listing:
     class_names = str(address.options["label_names"]).split(",") if "label_names" in address.options else None
     labels = [facts[label][row] for row in kept]
     files = rows.stored_names()
-    leaves = [files[row] for row in kept]
-    if not unique_within_class(labels, leaves):
-        leaves = [f"{row:08d}" for row in kept]
+    leaves, note = leaves_of(labels, [files[row] for row in kept], kept)
     part = address.text("part", "part")
     columns = {name: [values[row] for row in kept] for name, values in facts.items() if name not in (label, by, part)}
     if part in facts:
@@ -76,6 +75,7 @@ def read_parquet(address: Address) -> Listing:
         columns=columns,
         load=lambda place: rows.load(kept[place]),
         content=rows.content,
+        note=note,
     )
 
 

@@ -24,6 +24,8 @@ _PART_WORDS: Mapping[str, Part] = {
     "test": "test",
     "testing": "test",
 }
+BY_FILE_NAME = "members by file name"
+BY_ROW_NUMBER = "members by row number: a split's counts are the published ones, its images are not"
 _LEADING_NUMBER = re.compile(r"(\d+) - ")
 
 
@@ -36,6 +38,7 @@ def rows_listing(
     columns: Mapping[str, Sequence[object]],
     load: Callable[[int], NDArray[np.uint8]],
     content: Callable[[], str],
+    note: str = "",
 ) -> Listing:
     """Return the listing of a domain's rows, in their stored order.
 
@@ -53,6 +56,7 @@ def rows_listing(
         Pixels of row ``i``.
     content : callable
         Hash of the stored images.
+    note : str
 
     Raises
     ------
@@ -71,6 +75,7 @@ def rows_listing(
         load=load,
         fingerprint=lambda: digest(list(names), positions.tolist(), list(classes), content()),
         columns={name: tuple(as_text(value) for value in values) for name, values in columns.items()},
+        note=note,
     )
     return restricted(whole, address)
 
@@ -99,6 +104,7 @@ def restricted(listing: Listing, address: Address) -> Listing:
         load=lambda place: listing.load(int(kept[place])),
         fingerprint=lambda: digest(list(names), labels.tolist(), list(classes), listing.fingerprint()),
         columns={name: tuple(values[i] for i in kept) for name, values in listing.columns.items()},
+        note=listing.note,
     )
 
 
@@ -134,9 +140,14 @@ def numbered(class_names: Sequence[str]) -> list[str]:
     return list(class_names)
 
 
-def unique_within_class(labels: Sequence[object], leaves: Sequence[str]) -> bool:
-    """Return whether stored file names, all filled, tell the rows of every class apart."""
-    return all(leaves) and len(set(zip(map(str, labels), leaves, strict=True))) == len(leaves)
+def leaves_of(labels: Sequence[object], files: Sequence[str], rows: Sequence[int]) -> tuple[list[str], str]:
+    """Return a name for every row and a note on it: its stored file name, or else the number of the row.
+
+    Stored names are used where all rows have one and they tell the rows of every class apart.
+    """
+    if all(files) and len(set(zip(map(str, labels), files, strict=True))) == len(files):
+        return list(files), BY_FILE_NAME
+    return [f"{row:08d}" for row in rows], BY_ROW_NUMBER
 
 
 def as_text(value: object) -> str:

@@ -1,0 +1,236 @@
+"""`tlbench data`: what is there of a suite's data, whether it is right, and what can be done about it.
+
+Commands import what they need inside their bodies, so that help is printed without PyTorch or pandas.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlbench.console import FAILED, say, show_json, show_table
+from tlbench.errors import VerificationError
+
+if TYPE_CHECKING:
+    from tlbench.data.conversion.result import Conversion
+
+data_app = typer.Typer(
+    help="Look at a suite's data, check them, convert them, prepare them, rehearse without them.",
+    rich_markup_mode=None,
+)
+
+
+_SuiteOption = Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")]
+_DataRootOption = Annotated[
+    Path | None, typer.Option("--data-root", help="folder of the data sets; default: the suite file's")
+]
+_TaskOption = Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="one task; repeatable")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
+_QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+
+
+@data_app.command()
+def status(
+    suite: _SuiteOption,
+    data_root: _DataRootOption = None,
+    task: _TaskOption = None,
+    json: _JsonOption = False,
+    quiet: _QuietOption = False,
+) -> None:
+    """Say what is there, what is missing, and where that is to be had; decodes nothing."""
+    from tlbench import api
+    from tlbench.showing_data import show_status, status_as_json
+
+    found = api.data_status(suite, data_root=data_root, tasks=task or (), quiet=quiet)
+    if json:
+        show_json(status_as_json(found))
+        return
+    show_status(found)
+    if any(own.state in ("present", "differs") for own in found.tasks):
+        say(f"next: {_the_same('verify', suite, data_root)}")
+
+
+@data_app.command()
+def verify(
+    suite: _SuiteOption,
+    data_root: _DataRootOption = None,
+    task: _TaskOption = None,
+    deep: Annotated[bool, typer.Option("--deep/--quick", help="decode every image, or look at names only")] = True,
+    json: _JsonOption = False,
+    quiet: _QuietOption = False,
+) -> int:
+    """Check numbers, classes and members, and that every image can be read; exit 4 where something differs."""
+    from tlbench import api
+    from tlbench.showing_data import show_verification, verdict, verification_as_json
+
+    found = api.data_verify(suite, data_root=data_root, tasks=task or (), deep=deep, quiet=quiet)
+    if json:
+        show_json(verification_as_json(found))
+    else:
+        show_verification(found)
+    if not found.right:
+        say(f"error: {verdict(found)}")
+        return VerificationError.exit_code
+    say(f"next: {_the_same('prepare', suite, data_root)}")
+    return 0
+
+
+@data_app.command()
+def prepare(
+    suite: _SuiteOption,
+    data_root: _DataRootOption = None,
+    task: _TaskOption = None,
+    json: _JsonOption = False,
+    quiet: _QuietOption = False,
+) -> int:
+    """Put the resized images into the cache, before a run; a killed one goes on where it stopped."""
+    from tlbench import api
+    from tlbench.showing_data import preparation_as_json, show_preparation
+
+    made = api.data_prepare(suite, data_root=data_root, tasks=task or (), quiet=quiet)
+    if json:
+        show_json(preparation_as_json(made))
+    else:
+        show_preparation(made)
+    for problem in made.problems.values():
+        say(f"error: not prepared: {problem}")
+    return FAILED if made.problems else 0
+
+
+def _the_same(command: str, suite: str, data_root: Path | None) -> str:
+    root = "" if data_root is None else f" --data-root {shlex.quote(str(data_root))}"
+    return f"tlbench data {command} --suite {shlex.quote(suite)}{root}"
+
+
+_REHEARSE_EXAMPLES = """Examples:
+
+tlbench data rehearse --suite ood172 --out /scratch/rehearsal
+
+tlbench evaluate --suite /scratch/rehearsal/ood172-rehearsal.toml --model finetune"""
+
+
+@data_app.command(epilog=_REHEARSE_EXAMPLES)
+def rehearse(
+    suite: Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")],
+    out: Annotated[Path, typer.Option("--out", help="folder to write into: a new one, or one to be finished")],
+    per_class: Annotated[
+        int, typer.Option("--per-class", metavar="K", help="images a class of every training set, at least 10")
+    ] = 10,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Write a small made-up copy of a suite's data, in the layouts of the originals, to try everything with."""
+    from tlbench.data.rehearsal.rehearse import rehearsal_size
+    from tlbench.data.rehearsal.rehearse import rehearse as write_copy
+    from tlbench.engine.progress import Reporter
+    from tlbench.suites.load import load_suite
+
+    chosen = load_suite(suite)
+    size = rehearsal_size(chosen, out, per_class)
+    say(f"writing {size.files} files, about {size.disk_bytes / 1e6:.0f} MB of disk, to {out}")
+    with Reporter(size.files, quiet=quiet) as reporter:
+        reporter.doing("files")
+        made = write_copy(chosen, out, per_class, lambda done, _: reporter.advance(done - reporter.done))
+    for task in made.tasks_without_copy:
+        say(f"{task}: needs no copy, its data come with tlbench")
+    print(made.suite_file)
+    say(f"{made.files} files, {made.file_bytes / 1e6:.1f} MB, in {made.seconds:.0f} s; made up, no board takes results")
+    file = shlex.quote(str(made.suite_file))
+    say(f"next: tlbench suites show {file}")
+    say(f"      tlbench evaluate --suite {file} --model finetune")
+
+
+_CONVERT_EXAMPLES = """Examples:
+
+tlbench data convert --suite ood172 --task PACS --out /data --download
+
+tlbench data convert --suite ood172 --task OfficeHome --from /copies/office-home --out /data --resume
+
+Exit code 4: another number of images than the suite declares; the files are kept."""
+
+
+@data_app.command(epilog=_CONVERT_EXAMPLES)
+def convert(
+    suite: Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")],
+    task: Annotated[str, typer.Option("--task", help="a task of the suite")],
+    out: Annotated[Path, typer.Option("--out", help="the data root; the task's folder is made in it")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="a folder of Parquet files or of save_to_disk, or a hub name; default: the suite's hub copy",
+        ),
+    ] = None,
+    image: Annotated[str | None, typer.Option("--image", help="column of the images; default: the suite's")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="column of the labels")] = None,
+    domain_column: Annotated[str | None, typer.Option("--domain-column", help="column of the domains")] = None,
+    names: Annotated[
+        Path | None, typer.Option("--names", help="file of the copy's class names, one a line in label order")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="commit, tag or branch of a hub copy")] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="fetch a hub copy; without it nothing is fetched")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="skip the domains that are finished")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False,
+) -> int:
+    """Write a hub copy of a task as folders of its stored images; none is encoded again."""
+    from tlbench.data.conversion.convert import convert as write_folders
+    from tlbench.data.conversion.result import Columns
+    from tlbench.engine.progress import Reporter
+    from tlbench.suites.load import load_suite
+
+    with Reporter(0, quiet=quiet) as reporter:
+
+        def progress(name: str, done: int, total: int) -> None:
+            reporter.total, reporter.done = total, done
+            reporter.doing(name)
+
+        conversion = write_folders(
+            load_suite(suite),
+            task,
+            out,
+            source=source,
+            columns=Columns(image, label, domain_column),
+            label_names=names,
+            revision=revision,
+            download=download,
+            resume=resume,
+            progress=progress,
+        )
+    if as_json:
+        show_json(conversion.document())
+    else:
+        _show_conversion(conversion)
+    if conversion.complete:
+        return 0
+    say("the images are not as many as the suite declares: another version of the data? The files are kept")
+    return VerificationError.exit_code
+
+
+def _show_conversion(conversion: Conversion) -> None:
+    show_table(
+        ["domain", "files", "expected", "difference", "formats"],
+        [
+            [
+                one.domain,
+                one.files,
+                one.expected,
+                one.variant or ("" if one.right or one.expected is None else f"{one.files - one.expected:+,}"),
+                ", ".join(f"{n} {kind}" for kind, n in one.formats.items()),
+            ]
+            for one in conversion.domains
+        ],
+    )
+    at = f" at {conversion.revision}" if conversion.revision else ""
+    say(f"{conversion.source}{at} is in {conversion.folder}")
+    if conversion.stored_names:
+        say("files have their stored names: if these are the original ones, splits have the published members")
+    else:
+        say(f"files are called by row number ({conversion.reason}): splits have the published counts, not the members")
+    if conversion.unlisted:
+        say(f"{conversion.unlisted} of them are GIF, which readers of folders pass over")

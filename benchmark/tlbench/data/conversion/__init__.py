@@ -1,0 +1,1 @@
+"""A hub copy of a task to folders of its stored images, none encoded again."""

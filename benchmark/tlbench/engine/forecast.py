@@ -1,0 +1,310 @@
+"""What an evaluation will take, in images, bytes and hours: before anything starts, with data or without.
+
+Sizes come from the data where they are here, and from what the suite declares where they are not; speeds from a short
+probe of this machine. A backbone whose weights are elsewhere is probed without them: it is as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlbench.data.counts import check_counts
+from tlbench.data.prepare import SuiteData
+from tlbench.engine.execute import pending
+from tlbench.engine.pace import network_of, sizing_of
+from tlbench.engine.plan import PlannedFit, Selection, plan
+from tlbench.engine.probe import Prober, Speeds, recalled_speeds, remember_speeds
+from tlbench.engine.progress import Reporter
+from tlbench.engine.provenance import choose_device, set_exact_arithmetic
+from tlbench.engine.session import (
+    check_suite_names,
+    chosen_model,
+    condition_kinds,
+    only_kinds,
+    refuse_rehearsal,
+    selected_tasks,
+)
+from tlbench.engine.sizes import KnownSizes
+from tlbench.engine.workload import FitWork, Preparation, fit_work
+from tlbench.engine.workshop import Workshop
+from tlbench.errors import DataError, FitError, TlbenchError, WeightsError
+from tlbench.methods.cost import Cost, cost_of
+from tlbench.models.zoo import UNTRAINED, load_backbone
+from tlbench.records.store import Store
+from tlbench.suites.load import find_suite, load_suite
+from tlbench.suites.spec import Suite
+
+if TYPE_CHECKING:
+    from tlbench.methods.base import Method
+    from tlbench.methods.resolve import Model
+    from tlbench.models.backbone import Backbone
+
+_ASKED_OF_THE_NETWORK = {"forward": "forward", "features": "forward", "step": "train", "gradient": "gradient"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A suite, its data as far as they are here, and where its results are kept.
+
+    Attributes
+    ----------
+    suite : Suite
+    data : SuiteData
+    sizes : KnownSizes
+    cached : frozenset of (task, domain)
+        Domains whose images are in the cache.
+    missing : mapping of str to str
+        Tasks without data, and where these were looked for.
+    store : Store
+    notes : tuple of str
+    """
+
+    suite: Suite
+    data: SuiteData
+    sizes: KnownSizes
+    cached: frozenset[tuple[str, str]]
+    missing: Mapping[str, str]
+    store: Store
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's part of a plan.
+
+    Attributes
+    ----------
+    model, backbone : str
+    cost : Cost
+    fits : tuple of FitWork
+        In the plan's order.
+    image_counts : mapping of (task, domain) to int
+        Images of every domain that the fits need.
+    cached : collection of (task, domain)
+        Domains whose images are in the cache.
+    speeds : Speeds or None
+        Of this machine, where they are known.
+    assumed : Speeds or None
+        Of the device that the suite declares.
+    notes : tuple of str
+    """
+
+    model: str
+    backbone: str
+    cost: Cost
+    fits: tuple[FitWork, ...]
+    image_counts: Mapping[tuple[str, str], int]
+    cached: Collection[tuple[str, str]]
+    speeds: Speeds | None
+    assumed: Speeds | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan whose sizes are known, and the workshop that would carry it out."""
+
+    place: Place
+    work: Workshop
+    cost: Cost
+    fits: tuple[FitWork, ...]
+    image_counts: Mapping[tuple[str, str], int]
+    notes: tuple[str, ...]
+
+
+def open_place(
+    suite: str | Path | Suite, selection: Mapping[str, Any], *, data_root: Path | None, run_dir: Path
+) -> Place:
+    """Find out how many images there are, in the data or from the suite; nothing is decoded or written.
+
+    Raises
+    ------
+    TlbenchError
+        For every mistake in the suite, its data or the selection; and where neither the data nor the suite say how
+        many images there are.
+    """
+    read = suite if isinstance(suite, Suite) else load_suite(suite)
+    base = None if isinstance(suite, Suite) else find_suite(suite).parent
+    check_suite_names(read)
+    chosen = Selection(**selection)
+    chosen.check(read)
+    data = SuiteData(read, base=base, data_root=data_root)
+    refuse_rehearsal(read, data)
+    tasks = selected_tasks(read, chosen)
+    missing = {task: place for task, place in data.missing().items() if task in tasks}
+    here = [task for task in tasks if task not in missing]
+    data.check(here)
+    notes = check_counts(data, here)
+    for task, place in missing.items():
+        for domain, spec in read.tasks[task].domains.items():
+            if spec.counts is None:
+                raise DataError(
+                    f"{task}/{domain}: {place}, and the suite declares no counts, so nobody knows how many images "
+                    "there are; --data-root names the folder of the data"
+                )
+    if missing:
+        notes = [*notes, f"no data here for {', '.join(missing)}: as many images as the suite declares"]
+    sizes, store = KnownSizes(data, here), Store(run_dir, read.name, read.hash)
+    return Place(read, data, sizes, frozenset(sizes.cached()), missing, store, tuple(notes))
+
+
+def open_plan(
+    place: Place,
+    selection: Mapping[str, Any],
+    model: str | Method | Model,
+    *,
+    backbone: str | None = None,
+    settings: Sequence[str] = (),
+    name: str | None = None,
+    metrics: Sequence[str] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    batch_size: int = 128,
+) -> Opened:
+    """Turn names into a plan and count it; see ``tlbench.api.plan`` for the arguments.
+
+    Raises
+    ------
+    TlbenchError
+        For every mistake that an evaluation would tell before any compute, missing data and weights excepted.
+    """
+    suite = place.suite
+    kinds = condition_kinds(metrics)
+    chosen = chosen_model(model, None, settings, backbone, name, suite.protocol.backbone)
+    set_exact_arithmetic(threads)
+    network, notes = _backbone(chosen.backbone or suite.protocol.backbone)
+    work = Workshop(
+        suite=suite,
+        data=place.data,
+        model=chosen,
+        backbone=network,
+        store=place.store,
+        models=place.store.model(chosen.name),
+        device=choose_device(device),
+        batch_size=batch_size,
+        reporter=Reporter(0, quiet=True),
+    )
+    cost = cost_of(chosen.method, suite.protocol.recipe)
+    if cost.assumed:
+        notes.append(f"{chosen.name} does not say what it costs: assumed is the suite's recipe on all weights")
+    fits = [only_kinds(planned, kinds) for planned in _planned(place, work, Selection(**selection))]
+    counted, images = _counted(place, work, cost, fits)
+    return Opened(place, work, cost, counted, images, (*notes, *place.notes))
+
+
+def forecast_row(opened: Opened, prober: Prober | None) -> Row:
+    """Return a counted plan with the speeds at which it would run.
+
+    Parameters
+    ----------
+    opened : Opened
+    prober : Prober or None
+        None takes what the last probe of such a network found.
+    """
+    suite, cost, notes = opened.place.suite, opened.cost, [*opened.notes]
+    recipe = cost.recipe or suite.protocol.recipe
+    network = network_of(cost, opened.work.backbone)
+    known = (network.name, recipe, suite.protocol, opened.work.device)
+    wanted = {name for one in opened.fits for name in one.left}
+    speeds = None
+    if prober is not None:
+        conditions = {m.condition.name: m.condition for one in opened.fits for m in one.planned.measurements}
+        try:
+            used = {"trains": cost.trained > 0, "frozen": cost.forward + cost.validated > 0}
+            speeds = prober.speeds(network, recipe, list(conditions.values()), **used)
+        except (RuntimeError, ValueError, AssertionError, FitError, TlbenchError) as error:
+            # A network may refuse the suite's image size, or not fit into memory: the rest of the plan still holds.
+            notes.append(f"{network.name} cannot be probed here: {_first_line(error)}")
+        else:
+            remember_speeds(speeds, *known)
+    else:
+        speeds = recalled_speeds(*known)
+        if speeds is None or speeds.lacks(wanted):
+            speeds = None
+            notes.append("the hours of this machine are not known without a probe")
+    return Row(
+        model=opened.work.model.name,
+        backbone=network.name,
+        cost=cost,
+        fits=opened.fits,
+        image_counts=opened.image_counts,
+        cached=opened.place.cached,
+        speeds=speeds,
+        assumed=assumed_speeds(suite, network.name),
+        notes=tuple(notes),
+    )
+
+
+def assumed_speeds(suite: Suite, network: str) -> Speeds | None:
+    """Return the speeds of the device that a suite declares, or None where that is of another network.
+
+    They are what the network is asked, and nothing else: images are decoded, cropped, corrupted and walked along by
+    the CPU beside it, of which nobody knows how fast it is.
+    """
+    declared = suite.assumed
+    if declared is None or network.partition("@")[0] != suite.protocol.backbone.partition("@")[0]:
+        return None
+    return Speeds(declared.device, {name: 1 / getattr(declared, own) for name, own in _ASKED_OF_THE_NETWORK.items()})
+
+
+def _backbone(name: str) -> tuple[Backbone, list[str]]:
+    try:
+        return load_backbone(name), []
+    except WeightsError:
+        if "@" in name or ":" not in name:
+            raise
+        network = load_backbone(f"{name}@{UNTRAINED}")
+        return network, [f"the weights of {name} are not on this machine: counted and probed without them"]
+
+
+def _planned(place: Place, work: Workshop, selection: Selection) -> list[PlannedFit]:
+    """Return the planned fits of all selected tasks, in the order in which an evaluation would make them."""
+    suite = place.suite
+    tasks = selected_tasks(suite, selection)
+    # What is left of a task of which something is stored can only be told by the data themselves.
+    begun = {task for models in place.store.models() for task in models.fits().column("task").to_pylist()}
+    stored = [task for task in tasks if task in begun and task not in place.missing]
+    rest = [task for task in tasks if task not in stored]
+    whole = replace(selection, shard=None)
+    fits: list[PlannedFit] = []
+    if stored:
+        fits += plan(suite, place.data, work.model, work.backbone, whole, tasks=stored)
+    if rest or not tasks:
+        fits += plan(suite, place.sizes, work.model, work.backbone, whole, tasks=rest)
+    seeds, order = list(dict.fromkeys(planned.key.seed for planned in fits)), list(suite.tasks)
+    fits.sort(key=lambda planned: (seeds.index(planned.key.seed), order.index(planned.key.task)))
+    return fits if selection.shard is None else fits[selection.shard[0] - 1 :: selection.shard[1]]
+
+
+def _counted(
+    place: Place, work: Workshop, cost: Cost, fits: Sequence[PlannedFit]
+) -> tuple[tuple[FitWork, ...], dict[tuple[str, str], int]]:
+    suite, sizes = place.suite, place.sizes
+    sizing = sizing_of(suite, cost, work.backbone)
+    tasks = {planned.key.task for planned in fits}
+    images = {(task, domain): sizes.images(task, domain) for task in tasks for domain in suite.tasks[task].domains}
+    preparation = Preparation(suite, images, place.cached)
+    begun = work.models.folder.exists()
+    counted = []
+    for planned in fits:
+        left = [one for one, _ in pending(work, planned)] if begun else planned.measurements
+        counted.append(
+            fit_work(
+                planned,
+                sizes,
+                sizing,
+                classes=sizes.classes(planned.key.task),
+                left=left,
+                to_fit=bool(left) and not work.store.has_fit(planned.key.fit_id),
+                decoded=preparation.needed_by(planned) if left else 0,
+                whole_pictures=suite.protocol.resize == "center-crop",
+            )
+        )
+    return tuple(counted), {key: images[key] for key in preparation.seen}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,192 @@
+"""How far an evaluation is, and how long it takes against what was forecast when it began."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbench.engine.plan import PlannedFit
+from tlbench.engine.probe import Speeds, recalled_speeds
+from tlbench.engine.variants import names_of
+from tlbench.engine.workload import FitWork, Sizing, Work, fit_work, measuring_work
+from tlbench.errors import PluginError
+from tlbench.methods.cost import Cost, cost_of
+from tlbench.models.zoo import load_backbone
+from tlbench.records.store import ModelStore, write_text
+
+if TYPE_CHECKING:
+    from tlbench.engine.workshop import Workshop
+    from tlbench.models.backbone import Backbone
+    from tlbench.suites.spec import Suite
+
+_FILE = "forecast.json"
+_IDLE_SECONDS = 900.0
+"""A longer pause before a measurement, beyond three times what it should take, counts as an interruption."""
+# Without a probe only proportions are known: a step asks three times what a forward pass does, a gradient twice.
+_PROPORTIONS = {"forward": 1.0, "features": 1.0, "step": 3.0, "gradient": 2.0}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What has been done of an evaluation, and how fast.
+
+    Attributes
+    ----------
+    share : float
+        Of the work, in [0, 1], each image weighed by what is done with it.
+    spent_hours : float
+        Taken by what is stored: fits and measurements of all processes together.
+    forecast_hours : float or None
+        For the whole, by the speeds of the probe when it began; None where nothing was probed.
+    expected_hours : float or None
+        For the whole, at the pace so far; None while nothing is done.
+    """
+
+    share: float
+    spent_hours: float
+    forecast_hours: float | None
+    expected_hours: float | None
+
+
+def network_of(cost: Cost, backbone: Backbone) -> Backbone:
+    """Return the network that is trained and measured."""
+    return backbone if cost.network is None else load_backbone(cost.network)
+
+
+def sizing_of(suite: Suite, cost: Cost, backbone: Backbone) -> Sizing:
+    """Return what besides images decides how large the work of a model is."""
+    network = network_of(cost, backbone)
+    return Sizing(cost, _parameters(network), network.width, suite.metrics.ece_bins)
+
+
+@lru_cache(maxsize=16)
+def _parameters(network: Backbone) -> int:
+    return sum(tensor.numel() for tensor in network.state0.values())
+
+
+def store_forecast(work: Workshop, fits: Sequence[PlannedFit]) -> None:
+    """Keep beside a model's card what its evaluation should take, for ``tlbench status`` to compare with.
+
+    Nothing is measured: the speeds are those of the last probe of such a network on such a machine, if there was one.
+    A forecast that is there already stays, so that a resumed evaluation is held against the first.
+    """
+    path = work.models.folder / _FILE
+    if path.exists() or not fits:
+        return
+    try:
+        cost = cost_of(work.model.method, work.suite.protocol.recipe)
+    except PluginError as error:
+        # A plug-in that misjudges itself can be evaluated all the same.
+        work.reporter.say(f"no forecast: {error}")
+        return
+    whole, speeds = whole_work(work, cost, fits), known_speeds(work, cost)
+    by_kind = speeds.hours_of(whole) if speeds else {}
+    held = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fits": len(fits),
+        "measurements": sum(len(planned.measurements) for planned in fits),
+        "work": dict(whole),
+        "hours": sum(by_kind.values()) if speeds else None,
+        "hours_by_kind": by_kind,
+        "speeds": asdict(speeds) if speeds else None,
+    }
+    write_text(path, json.dumps(held, indent=1))
+
+
+def stored_speeds(models: ModelStore) -> Speeds | None:
+    """Return the speeds that a model's evaluation was forecast with when it began, or None."""
+    try:
+        held = json.loads((models.folder / _FILE).read_text(encoding="utf-8"))["speeds"]
+        return Speeds(**held) if held else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def known_speeds(work: Workshop, cost: Cost) -> Speeds | None:
+    """Return the speeds of the last probe of a model's network on this machine, or None."""
+    protocol = work.suite.protocol
+    network = network_of(cost, work.backbone)
+    return recalled_speeds(network.name, cost.recipe or protocol.recipe, protocol, work.device)
+
+
+def whole_work(work: Workshop, cost: Cost, fits: Sequence[PlannedFit]) -> Work:
+    """Return what planned fits take from beginning to end, images already cached."""
+    sizing = sizing_of(work.suite, cost, work.backbone)
+    total = Work()
+    for planned in fits:
+        done = fit_work(
+            planned,
+            work.data,
+            sizing,
+            classes=len(work.data.classes(planned.key.task)),
+            left=(),
+            to_fit=False,
+            decoded=0,
+            whole_pictures=work.suite.protocol.resize == "center-crop",
+        )
+        total += done.whole
+    return total
+
+
+def pace(work: Workshop, fits: Sequence[FitWork]) -> Pace:
+    """Return how far an evaluation is.
+
+    Parameters
+    ----------
+    work : Workshop
+    fits : sequence of FitWork
+        Of the whole evaluation.
+    """
+    cost = cost_of(work.model.method, work.suite.protocol.recipe)
+    whole, left = Work(), Work()
+    for one in fits:
+        whole += one.whole
+        left += one.left
+    candidates = (stored_speeds(work.models), known_speeds(work, cost))
+    speeds = next((own for own in candidates if own is not None and not own.lacks(whole)), None)
+    weights = speeds or Speeds("", _PROPORTIONS)
+    hours = sum(weights.hours_of(whole).values())
+    rest = sum(weights.hours_of(left).values())
+    share = 1.0 - rest / hours if hours else 1.0
+    spent = sum(_spent_seconds(work, [one.planned for one in fits], speeds)) / 3600
+    return Pace(
+        share=share,
+        spent_hours=spent,
+        forecast_hours=hours if speeds else None,
+        expected_hours=spent / share if share > 0 and spent > 0 else None,
+    )
+
+
+def _spent_seconds(work: Workshop, fits: Sequence[PlannedFit], speeds: Speeds | None) -> Iterator[float]:
+    """Yield the seconds of every stored fit, and of the measurements that followed it one after the other.
+
+    A measurement has no clock of its own: it took as long as passed since the one before it, unless that was a pause.
+    """
+    columns = ["fit_id", "started", "seconds", "status"]
+    rows = {row["fit_id"]: row for row in work.models.fits().select(columns).to_pylist()}
+    for planned in fits:
+        row = rows.get(planned.key.fit_id)
+        if row is None or not row["started"]:
+            continue
+        yield row["seconds"]
+        before = datetime.fromisoformat(row["started"]).timestamp() + row["seconds"]
+        for moment, should in sorted(_measured(work, planned, speeds)):
+            took = moment - before
+            before = max(before, moment)
+            if 0 < took <= _IDLE_SECONDS + 3 * should:
+                yield took
+
+
+def _measured(work: Workshop, planned: PlannedFit, speeds: Speeds | None) -> Iterator[tuple[float, float]]:
+    """Yield when each stored measurement of a fit was written, and the seconds it should have taken."""
+    for name in names_of(work, planned):
+        for measurement in planned.measurements:
+            folder: Path = work.models.folder / "measurements" / measurement.id_for(planned.key.fit_id, name)
+            if folder.is_dir():
+                hours: Mapping[str, float] = speeds.hours_of(measuring_work([measurement], 1.0)) if speeds else {}
+                yield folder.stat().st_mtime, 3600 * sum(hours.values())

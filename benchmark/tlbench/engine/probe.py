@@ -1,0 +1,350 @@
+"""How fast this machine is at what an evaluation does: measured on made-up images, in seconds."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from tlbench.conditions.attacks.apgd import APGD
+from tlbench.conditions.base import Loss, Output
+from tlbench.data.cache import ImageCache
+from tlbench.data.decode import decode
+from tlbench.data.domain import Batch
+from tlbench.data.remembered import recall, remember
+from tlbench.data.resize import resize
+from tlbench.engine.measured import MeasuredPredictor
+from tlbench.engine.measuring import make_condition
+from tlbench.engine.provenance import device_name
+from tlbench.methods.augment import augmented
+from tlbench.methods.base import Predictor
+from tlbench.methods.crops import box_of, resized_crop
+from tlbench.methods.features import extract_features
+from tlbench.setting import Setting
+
+if TYPE_CHECKING:
+    from tlbench.conditions.base import ImageCondition
+    from tlbench.engine.plan import AnyCondition
+    from tlbench.models.backbone import Backbone
+    from tlbench.suites.spec import Protocol, Recipe
+
+PROBE_VERSION = 1
+_TIMED_SECONDS = 0.3  # spent on each operation, after one call that is not timed
+_PICTURE = (500, 400)  # a photograph of usual size: width and height
+_CORES = os.cpu_count() or 1
+_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds an image takes, by operation.
+
+    Attributes
+    ----------
+    device : str
+        What a table calls it.
+    seconds : mapping of str to float
+        By operation: ``step`` (forward, backward and the optimiser's share), ``features`` and ``forward`` (of the
+        network as it trains, and as it is measured), ``gradient`` (to the image), ``view`` and ``crop`` (a training
+        image), ``walk`` (what an attack does besides asking the network), ``resample``, ``decode``, and every
+        corruption by its name. ``uncropped_view`` is what is done to a crop besides.
+    overlaps : bool
+        Whether crops are cut while the network is busy: on a GPU, not on the cores that do both.
+    """
+
+    device: str
+    seconds: Mapping[str, float]
+    overlaps: bool = False
+
+    def lacks(self, work: Iterable[str]) -> list[str]:
+        """Return the operations of a workload whose speed is not known."""
+        return sorted({operation_of(name) for name in work} - set(self.seconds))
+
+    def hours_of(self, work: Mapping[str, int]) -> dict[str, float]:
+        """Return the hours of a workload by kind; what is unknown counts as nothing, see ``lacks``."""
+        each = {name: n * self.seconds.get(operation_of(name), 0.0) / 3600 for name, n in work.items()}
+        if self.overlaps and "train/crop" in each:
+            busy = sum(hours for name, hours in each.items() if name in ("train/step", "train/features"))
+            each["train/crop"] = max(0.0, each["train/crop"] - busy)
+        kinds: dict[str, float] = {}
+        for name, hours in each.items():
+            kind = name.partition("/")[0]
+            kinds[kind] = kinds.get(kind, 0.0) + hours
+        return kinds
+
+
+def operation_of(name: str) -> str:
+    """Return the operation of a kind of work.
+
+    >>> operation_of("corruption/fog")
+    'fog'
+    """
+    return name.partition("/")[2]
+
+
+class Prober:
+    """Measures what a plan asks for, each thing once however many of its rows ask for it.
+
+    Parameters
+    ----------
+    protocol : Protocol
+        For the images' size.
+    device : str
+    batch_size : int
+        Most images measured at once.
+    """
+
+    def __init__(self, protocol: Protocol, device: str, batch_size: int = 128) -> None:
+        self._protocol, self._device, self._batch_size = protocol, device, batch_size
+        self._images = _images(32, protocol.image_size)
+        self._found: dict[tuple[object, ...], dict[str, float]] = {}
+
+    def speeds(
+        self,
+        network: Backbone,
+        recipe: Recipe,
+        conditions: Sequence[AnyCondition],
+        *,
+        trains: bool = True,
+        frozen: bool = True,
+    ) -> Speeds:
+        """Return the speed of everything that a plan may ask for.
+
+        Parameters
+        ----------
+        network : Backbone
+            The weights do not matter: an untrained one is as fast.
+        recipe : Recipe
+            Its batch, optimiser, precision and augmentation count.
+        conditions : sequence of AnyCondition
+            Those whose images are to be made.
+        trains : bool
+            Whether all weights train, which takes the longest to probe.
+        frozen : bool
+            Whether the network is used as it is while fitting.
+        """
+        size, device, images = self._protocol.image_size, self._device, self._images
+        attacked = any(condition.kind == "attack" for condition in conditions)
+        views = (recipe.augment, recipe.crop, recipe.flip)
+        asked = ("forward", *(("features",) if frozen else ()), *(("gradient",) if attacked else ()))
+        seconds = {
+            **self._once(
+                ("network", network.name, *asked),
+                lambda: _network_speeds(network, images, device, self._batch_size, asked),
+            ),
+            **self._once(("views", *views), lambda: _training_views(recipe, images, size)),
+            **self._once(("decode",), lambda: {"decode": _decode_seconds(size, self._protocol)}),
+        }
+        if trains:
+            kind = (network.name, recipe.optimizer, recipe.precision, recipe.batch_size)
+            step = self._once(("step", *kind), lambda: {"step": _step_seconds(network, recipe, images, device)})
+            seconds |= step
+        for condition in conditions:
+            seconds |= self._once((condition.name,), lambda spec=condition: _condition_speed(spec, images, size))  # type: ignore[misc]
+        if attacked:
+            seconds |= self._once(("walk",), lambda: {"walk": _walk_seconds(images[:4])})
+        resampled = [seconds.pop(name) for name in list(seconds) if name.startswith("resample/")]
+        if resampled:
+            seconds["resample"] = float(np.mean(resampled))
+        threads = torch.get_num_threads()
+        name = f"cpu, {threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else device_name(device)
+        return Speeds(name, seconds, overlaps=device != "cpu")
+
+    def _once(self, key: tuple[object, ...], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        if key not in self._found:
+            self._found[key] = measure()
+        return self._found[key]
+
+
+def _network_speeds(
+    network: Backbone, images: Tensor, device: str, batch_size: int, asked: Sequence[str]
+) -> dict[str, float]:
+    net = network.fresh(_CLASSES)
+    chunk = min(batch_size, 64) if device == "cpu" else batch_size
+    measured = MeasuredPredictor(Predictor(net), classes=_CLASSES, device=device, chunk=chunk, example=images[:2])
+
+    def features(some: Tensor) -> None:
+        extract_features(net, [Batch(torch.arange(len(some)), ("",) * len(some), some, _labels(some), "")], device)
+
+    def gradient(some: Tensor) -> None:
+        measured.gradient(some.float().div_(255), _labels(some), _cross_entropy)
+
+    calls = {"forward": measured.outputs, "features": features, "gradient": gradient}
+    return {name: _network_seconds(calls[name], images, batch_size, device) for name in asked}
+
+
+def _network_seconds(call: Callable[[Tensor], object], images: Tensor, most: int, device: str) -> float:
+    """Return the seconds an image takes a network.
+
+    On a GPU a small batch leaves it idle; on a CPU it is nearly as fast as a large one, and sooner done.
+    """
+    if device != "cpu":
+        many = images.repeat(-(-most // len(images)), 1, 1, 1)[:most]
+        return _timed(lambda: call(many), len(many), device)
+    call(images[:2])
+    started = time.perf_counter()
+    call(images[:2])
+    spent = time.perf_counter() - started
+    if spent > _TIMED_SECONDS / 4:
+        return spent / 2
+    some = images[: min(16, most, len(images))]
+    return _timed(lambda: call(some), len(some))
+
+
+def _labels(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), dtype=torch.int64)
+
+
+def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, labels, reduction="none")
+
+
+def _step_seconds(network: Backbone, recipe: Recipe, images: Tensor, device: str) -> float:
+    """Return the seconds of an image in a training step, with its share of the optimiser's own."""
+    net = network.fresh(_CLASSES).to(device).train()
+    kinds: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    optimizer = kinds[recipe.optimizer](net.parameters(), lr=0.0)  # type: ignore[call-arg]
+
+    def through(some: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            outputs = net(some.to(device).float().div_(255))
+        F.cross_entropy(outputs.float(), _labels(some).to(device)).backward()
+
+    passes = _network_seconds(through, images, recipe.batch_size, device)
+    # Apart, for it costs the same whatever the batch, and the probe's batch may be smaller.
+    return passes + _timed(optimizer.step, recipe.batch_size, device)
+
+
+def _training_views(recipe: Recipe, images: Tensor, size: int) -> dict[str, float]:
+    """Return the seconds of a view of a training image, and of a crop out of a whole picture."""
+    rng = torch.Generator().manual_seed(0)
+    few = images[:8]
+
+    def view(crop: bool) -> float:
+        return _timed(lambda: augmented(few, rng, augment=recipe.augment, crop=crop, flip=recipe.flip), len(few))
+
+    stored, draws = _picture(), np.linspace(0.1, 0.9, 22)
+
+    def cut() -> None:
+        pixels = decode(stored, "a probe")
+        resized_crop(pixels, box_of(draws, *pixels.shape[:2]), size)
+
+    return {"view": view(recipe.crop), "uncropped_view": view(False), "crop": _timed(cut, 1) / _CORES}
+
+
+def _condition_speed(spec: AnyCondition, images: Tensor, size: int) -> dict[str, float]:
+    """Return the seconds of an image that is corrupted or transformed; nothing for other conditions."""
+    if spec.kind not in ("corruption", "transform"):
+        return {}
+    made: ImageCondition = make_condition(spec, size)  # type: ignore[assignment]
+    few = images[:2] if spec.kind == "corruption" else images[:8]
+    batch = Batch(torch.arange(len(few)), tuple(map(str, range(len(few)))), few, _labels(few), "probe")
+    made.apply(batch, made.settings[0])
+    started = time.perf_counter()
+    # Every strength once: some cost more the stronger they are.
+    for setting in made.settings:
+        made.apply(batch, setting)
+    each = (time.perf_counter() - started) / (len(few) * len(made.settings))
+    return {spec.name if spec.kind == "corruption" else f"resample/{spec.name}": each}
+
+
+class _Unbroken:
+    """A predictor that costs nothing and is never wrong: what is left of an attack is its own work."""
+
+    output: Output = "logits"
+    batch_dependent = False
+    differentiable = True
+
+    def start(self, setting: Setting) -> None:
+        pass
+
+    def outputs(self, images: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.0, -1.0, -2.0]).repeat(len(images), 1)
+
+    def gradient(self, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+        return self.outputs(images), torch.ones_like(images)
+
+
+def _walk_seconds(images: Tensor, steps: int = 5) -> float:
+    attack = APGD("apgd-dlr", "linf", [8 / 255], iterations=steps)
+    batch = Batch(torch.arange(len(images)), tuple(map(str, range(len(images)))), images, _labels(images), "probe")
+    return _timed(lambda: list(attack.observe(_Unbroken(), lambda: iter([batch]))), len(images) * (steps + 1))
+
+
+def _decode_seconds(size: int, protocol: Protocol) -> float:
+    """Return the seconds of an image that is decoded and resized by all cores together."""
+    stored = _picture()
+    return _timed(lambda: resize(decode(stored, "a probe"), size, protocol.resize), 1) / _CORES
+
+
+def _timed(call: Callable[[], object], images: int, device: str = "cpu") -> float:
+    """Return the seconds an image takes, after one call that warms up what is built on first use."""
+
+    def done() -> None:
+        call()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+
+    done()
+    calls, started = 0, time.perf_counter()
+    while True:
+        done()
+        calls += 1
+        spent = time.perf_counter() - started
+        if spent >= _TIMED_SECONDS:
+            return spent / (calls * images)
+
+
+def _images(n: int, size: int) -> Tensor:
+    """Return smooth images with some noise, uint8 (n, 3, size, size): neither flat nor all noise."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (n, 3, 8, 8)))
+    smooth = F.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    noise = torch.from_numpy(rng.normal(0, 8, smooth.shape))
+    return (smooth + noise).clamp(0, 255).to(torch.uint8)
+
+
+def _picture() -> bytes:
+    """Return a photograph-like picture as JPEG."""
+    pixels = _images(1, max(_PICTURE))[0].permute(1, 2, 0).numpy()
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[: _PICTURE[1], : _PICTURE[0]])).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def remember_speeds(speeds: Speeds, network: str, recipe: Recipe, protocol: Protocol, device: str) -> None:
+    """Keep what was measured in the cache folder, beside what earlier probes of other conditions found."""
+    before = recalled_speeds(network, recipe, protocol, device)
+    merged = {**(before.seconds if before else {}), **speeds.seconds}
+    remember(_folder(), {**asdict(speeds), "seconds": merged}, "speeds", *_known_by(network, recipe, protocol, device))
+
+
+def recalled_speeds(network: str, recipe: Recipe, protocol: Protocol, device: str) -> Speeds | None:
+    """Return what the last probe of a network found on such a machine, whatever its weights, or None."""
+    found = recall(_folder(), "speeds", *_known_by(network, recipe, protocol, device))
+    try:
+        return Speeds(**found) if isinstance(found, dict) else None
+    except TypeError:
+        return None  # of another version of this code
+
+
+def _folder() -> Path:
+    return ImageCache().folder / "speeds"
+
+
+def _known_by(network: str, recipe: Recipe, protocol: Protocol, device: str) -> tuple[str, ...]:
+    machine = (device_name(device), torch.get_num_threads(), _CORES)
+    training = (recipe.optimizer, recipe.precision, recipe.augment, recipe.crop, recipe.flip, recipe.batch_size)
+    images = (protocol.image_size, protocol.resize)
+    return tuple(map(str, (PROBE_VERSION, network.partition("@")[0], *images, *machine, *training)))

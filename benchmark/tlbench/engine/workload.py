@@ -1,0 +1,242 @@
+"""How much work a planned fit is, counted in images and bytes; what that takes in seconds is another question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tlbench.engine.plan import PlannedFit, PlannedMeasurement, Sizes, amount
+from tlbench.suites.spec import Suite
+
+if TYPE_CHECKING:
+    from tlbench.methods.cost import Cost
+
+Work = Counter[str]
+"""Images by ``"kind/operation"``, such as ``"train/step"`` or ``"corruption/fog"``."""
+KINDS = ("prepare", "train", "clean", "corruption", "transform", "attack")
+"""In the order in which a plan shows them."""
+
+# Measured on stored runs of `digits`: Parquet's own overhead, and compressed rows.
+_MEASUREMENT_BYTES = 21_000
+_CLEAN_ROW_BYTES, _ROW_BYTES, _ATTACK_ROW_BYTES, _CLASS_BIN_BYTES = 21, 10, 10, 20
+_FIT_BYTES = 2_000
+_FLOAT_BYTES = 4
+_FROM_STORED_BYTES = frozenset({"folder", "domainbed", "wilds", "hub", "parquet", "torchvision"})
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What besides images decides the size of the work.
+
+    Attributes
+    ----------
+    cost : Cost
+        Of the method.
+    parameters : int
+        Of the network below its head, buffers included.
+    width : int
+        Of its features.
+    class_bins : int
+        Bins of confidence, for every class.
+    """
+
+    cost: Cost
+    parameters: int
+    width: int
+    class_bins: int = 15
+
+
+@dataclass(frozen=True)
+class FitWork:
+    """One planned fit, what all of it takes, and what is left to do of it.
+
+    Attributes
+    ----------
+    planned : PlannedFit
+    whole, left : Work
+    training_images : int
+        Images of its training set.
+    to_fit : bool
+        Whether the fit itself is to be made.
+    measurements_left : int
+    predictions, attacked : int
+        Images that are left to be predicted and to be attacked; one at several strengths counts for each.
+    fits_bytes, predictions_bytes : int
+        What is left will take on disk.
+    """
+
+    planned: PlannedFit
+    whole: Work
+    left: Work
+    training_images: int
+    to_fit: bool
+    measurements_left: int
+    predictions: int
+    attacked: int
+    fits_bytes: int
+    predictions_bytes: int
+
+
+@dataclass
+class Preparation:
+    """Images that are decoded, resized and cached before the first fit that needs them, counted once.
+
+    Attributes
+    ----------
+    sizes : mapping of (task, domain) to int
+        Images of all parts of a domain, which are cached together.
+    cached : collection of (task, domain)
+        Domains whose images are in the cache already.
+    """
+
+    suite: Suite
+    sizes: Mapping[tuple[str, str], int]
+    cached: Collection[tuple[str, str]] = ()
+    seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def needed_by(self, planned: PlannedFit) -> int:
+        """Return how many images have to be decoded for a fit, and remember that they are."""
+        task = planned.key.task
+        domains = {*planned.sources, *(m.where.target for m in planned.measurements if m.where.role == "ood-test")}
+        new = {(task, domain) for domain in domains} - self.seen
+        self.seen |= new
+        if self.suite.tasks[task].reader not in _FROM_STORED_BYTES:
+            return 0
+        return sum(self.sizes[key] for key in new if key not in self.cached)
+
+    def images(self) -> int:
+        """Return how many images are cached for all fits that were asked about."""
+        return sum(self.sizes[key] for key in self.seen)
+
+
+def fit_work(
+    planned: PlannedFit,
+    sizes: Sizes,
+    sizing: Sizing,
+    *,
+    classes: int,
+    left: Sequence[PlannedMeasurement],
+    to_fit: bool,
+    decoded: int,
+    whole_pictures: bool,
+) -> FitWork:
+    """Count what a planned fit takes.
+
+    Parameters
+    ----------
+    planned : PlannedFit
+    sizes : SuiteData or what stands in for it
+    sizing : Sizing
+    classes : int
+        Of the task.
+    left : sequence of PlannedMeasurement
+        Those that are not stored, once for every variant.
+    to_fit : bool
+        Whether the fit itself is not stored.
+    decoded : int
+        Images to be prepared for it.
+    whole_pictures : bool
+        Whether training crops are cut from whole pictures, decoded anew in every epoch.
+
+    Returns
+    -------
+    FitWork
+    """
+    key, cost = planned.key, sizing.cost
+    train = len(sizes.training(key.task, planned.sources, "train", amount(key.shots)))
+    val = len(sizes.training(key.task, planned.sources, "val"))
+    fitting = _fitting(cost, train, val, whole_pictures=whole_pictures)
+    measured = measuring_work(planned.measurements, cost.predicts)
+    whole = fitting + measured
+    # Before anything is stored, all of it is left.
+    rest = measured if left is planned.measurements else measuring_work(left, cost.predicts)
+    rest = (fitting if to_fit else Work()) + rest
+    if decoded:
+        whole["prepare/decode"] = rest["prepare/decode"] = decoded
+    return FitWork(
+        planned=planned,
+        whole=whole,
+        left=rest,
+        training_images=train,
+        to_fit=to_fit,
+        measurements_left=len(left),
+        predictions=sum(m.n * _strengths(m) for m in left if m.condition.kind != "attack"),
+        attacked=sum(m.n for m in left if m.condition.kind == "attack"),
+        fits_bytes=_kept_bytes(sizing, train, classes) if to_fit else 0,
+        predictions_bytes=sum(_measured_bytes(m, classes, sizing.class_bins) for m in left),
+    )
+
+
+def _fitting(cost: Cost, train: int, val: int, *, whole_pictures: bool) -> Work:
+    crops = cost.viewed if whole_pictures and (cost.recipe is None or cost.recipe.crop) else 0
+    return _counted(
+        {
+            "train/step": train * cost.trained,
+            "train/features": train * cost.forward + val * cost.validated,
+            "train/view": train * (cost.viewed - crops),
+            "train/uncropped_view": train * crops,
+            "train/crop": train * crops,
+            # The temperature that every fit has, and that scaled measures need.
+            "clean/forward": val * cost.predicts,
+        }
+    )
+
+
+def measuring_work(measurements: Sequence[PlannedMeasurement], passes: float) -> Work:
+    """Return what measurements take, at so many passes through the network for every image; of an attack, at most."""
+    work = Work()
+    for measurement in measurements:
+        condition = measurement.condition
+        images = measurement.n * _strengths(measurement)
+        match condition.kind:
+            case "corruption":
+                work[f"corruption/{condition.name}"] += images
+            case "transform":
+                work["transform/resample"] += images
+            case "attack":
+                # The start of a way is looked at, too; an image that breaks early goes no further, hence "at most".
+                asked = images * len(condition.epsilons) * (condition.steps + 1) * condition.restarts
+                work["attack/walk"] += asked
+                work["attack/gradient"] += round(asked * passes)
+        work[f"{condition.kind}/forward"] += round(images * passes)
+    return +work  # without what is zero
+
+
+def _counted(amounts: Mapping[str, float]) -> Work:
+    return Work({name: round(images) for name, images in amounts.items() if images})
+
+
+def _strengths(measurement: PlannedMeasurement) -> int:
+    condition = measurement.condition
+    match condition.kind:
+        case "corruption":
+            return len(condition.severities)
+        case "transform":
+            return len(condition.steps)
+    return 1
+
+
+def _kept_bytes(sizing: Sizing, train: int, classes: int) -> int:
+    head = (sizing.width + 1) * classes
+    kept = {
+        "network": sizing.parameters + head,
+        "head": head,
+        "features": train * (sizing.width + 2),  # with a label of eight bytes
+        "nothing": classes,
+    }
+    return _FIT_BYTES + _FLOAT_BYTES * kept[sizing.cost.keeps]
+
+
+def _measured_bytes(measurement: PlannedMeasurement, classes: int, bins: int) -> int:
+    n = measurement.n
+    match measurement.condition.kind:
+        case "clean":
+            # Bins that hold nothing are not stored: there are no more of them than images.
+            rows = n * _CLEAN_ROW_BYTES + min(bins, n) * classes * _CLASS_BIN_BYTES
+        case "attack":
+            rows = n * _ATTACK_ROW_BYTES
+        case _:
+            rows = n * _strengths(measurement) * _ROW_BYTES
+    return _MEASUREMENT_BYTES + rows

@@ -1,0 +1,270 @@
+"""What a suite's data look like when `tlbench data` prints them."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tlbench.console import say, show_table
+
+if TYPE_CHECKING:
+    from tlbench.data.build import Preparation
+    from tlbench.data.inventory import DataPlace, Inventory, TaskState
+    from tlbench.data.verify import Verification
+
+_WIDEST = 100
+_NAMED = 200
+
+
+def show_status(found: Inventory) -> None:
+    """Print a table of the tasks, and a block for each that cannot be used as it is."""
+    rows = [
+        [
+            own.task,
+            own.state,
+            f"{sum(domain.images is not None for domain in own.domains)}/{len(own.domains)}",
+            own.images,
+            own.expected,
+            _cached(own),
+        ]
+        for own in found.tasks
+    ]
+    show_table(["task", "state", "domains", "images", "expected", "cache"], rows)
+    for own in found.tasks:
+        if own.state != "present":
+            print()
+            _show_block(own)
+    for own in found.tasks:
+        for domain in own.domains:
+            if domain.variant:
+                print()
+                _wrapped(f"{own.task}/{domain.domain}: these seem to be {domain.variant}")
+    print()
+    place = found.place
+    _wrapped(f"{found.pairs} of the suite's {len(place.suite.pairs)} pairs can run with the data in {place.root}")
+
+
+def status_as_json(found: Inventory) -> dict[str, Any]:
+    """Return what `tlbench data status --json` prints."""
+    return {
+        **_head(found.place),
+        "pairs": found.pairs,
+        "tasks": [
+            {
+                "task": own.task,
+                "state": own.state,
+                "looked_for": str(own.looked_for),
+                "images": own.images,
+                "expected": own.expected,
+                "prepared": own.prepared,
+                "obtain": own.obtain,
+                "size": own.size,
+                "licence": own.licence,
+                "domains": [
+                    {
+                        "domain": domain.domain,
+                        "images": domain.images,
+                        "expected": domain.expected,
+                        "variant": domain.variant,
+                        "used": domain.used,
+                        "prepared": domain.prepared,
+                        "problem": domain.problem or None,
+                    }
+                    for domain in own.domains
+                ],
+            }
+            for own in found.tasks
+        ],
+    }
+
+
+def show_verification(found: Verification) -> None:
+    """Print a row a domain, what differs, every unreadable image, and the verdict."""
+    from tlbench.data.counts import HEADERS, causes_of, rows_of
+
+    headers = ["domain", "images", "counts", *(["unreadable"] if found.deep else []), "members"]
+    show_table(
+        headers,
+        [
+            [
+                own.name,
+                own.counted.found.all,
+                _counts(own.counted),
+                *([own.unreadable_count] if found.deep else []),
+                f"{own.members[:8]} {own.confirmed}",
+            ]
+            for own in found.domains
+        ],
+    )
+    if found.differing:
+        print()
+        show_table(list(HEADERS), rows_of(found.differing))
+        for cause in causes_of(found.differing):
+            _wrapped(cause)
+    for text in _remarks(found):
+        print()
+        _wrapped(text)
+    for own in found.domains:
+        for image in own.unreadable[:_NAMED]:
+            print(_plain(image.reason.removesuffix("; get this file again, or remove it")))
+        if own.unreadable_count > _NAMED:
+            print(f"... and {own.unreadable_count - _NAMED} more of {own.name} (--json names them)")
+
+
+def verdict(found: Verification) -> str:
+    """Return what is wrong in one line, empty where nothing is."""
+    wrong = [
+        f"{len(found.differing)} domain(s) with other numbers of images than the suite counts" * bool(found.differing),
+        f"{len(found.strangers)} domain(s) with other members than those confirmed" * bool(found.strangers),
+        f"{found.unreadable} image(s) that cannot be decoded" * bool(found.unreadable),
+        f"{len(found.problems)} thing(s) that are not as the suite says" * bool(found.problems),
+    ]
+    return ", ".join(text for text in wrong if text)
+
+
+def verification_as_json(found: Verification) -> dict[str, Any]:
+    """Return what `tlbench data verify --json` prints."""
+    return {
+        **_head(found.place),
+        "right": found.right,
+        "deep": found.deep,
+        "problems": list(found.problems),
+        "missing": dict(found.missing),
+        "domains": [
+            {
+                "task": own.counted.task,
+                "domain": own.counted.domain,
+                "counts": own.counted.found.model_dump(),
+                "expected": own.counted.expected and own.counted.expected.model_dump(),
+                "variant": own.counted.variant,
+                "cause": own.counted.cause or None,
+                "members": own.members,
+                "confirmed": own.confirmed,
+                "note": own.note or None,
+                "decoded": own.decoded,
+                "allowed_unreadable": list(own.allowed),
+                "unreadable": [{"name": image.name, "reason": image.reason} for image in own.unreadable],
+                "unreadable_count": own.unreadable_count,
+            }
+            for own in found.domains
+        ],
+    }
+
+
+def show_preparation(made: Preparation) -> None:
+    """Print a row a domain, and what is to be known of the data."""
+    rows = [
+        [own.name, own.images, "already" if own.done == own.images else "now, in part before" if own.done else "now"]
+        for own in made.domains
+    ]
+    show_table(["domain", "images", "prepared"], rows)
+    remarks = [*made.notes]
+    if made.missing:
+        remarks.append(_not_there(made.missing))
+    for remark in remarks:
+        print()
+        _wrapped(remark)
+    if not made.images and not made.problems:
+        say(f"all of it was prepared already, in {made.folder}")
+
+
+def preparation_as_json(made: Preparation) -> dict[str, Any]:
+    """Return what `tlbench data prepare --json` prints."""
+    return {
+        **_head(made.place),
+        "cache": str(made.folder),
+        "bytes": made.bytes,
+        "free_bytes": made.free_bytes,
+        "notes": list(made.notes),
+        "missing": dict(made.missing),
+        "problems": dict(made.problems),
+        "domains": [
+            {"task": own.task, "domain": own.domain, "images": own.images, "prepared_before": own.done}
+            for own in made.domains
+        ],
+    }
+
+
+def _head(place: DataPlace) -> dict[str, Any]:
+    return {"suite": place.suite.name, "suite_hash": place.suite.hash, "data_root": str(place.root)}
+
+
+def _cached(own: TaskState) -> str:
+    if own.images is None or not own.prepared:
+        return "-"
+    whole = sum(domain.used for domain in own.domains)
+    return "prepared" if own.prepared >= whole else f"{own.prepared / whole:.0%}"
+
+
+def _show_block(own: TaskState) -> None:
+    facts: list[tuple[str, str]] = []
+    for domain in own.domains:
+        if own.state != "missing" and domain.problem:
+            facts.append(("", domain.problem))
+        if domain.differs and domain.images is not None and domain.expected is not None:
+            more = domain.images - domain.expected
+            facts.append(("", f"{own.task}/{domain.domain}: {domain.images} images, {more:+} than the suite counts"))
+    if own.state == "missing":
+        facts.append(("looked for", str(own.looked_for)))
+    if own.state in ("missing", "incomplete"):
+        facts += [("to be had", own.obtain), ("size", own.size), ("licence", own.licence)]
+    print(f"{own.task}: {own.state}")
+    for name, text in facts:
+        if text:
+            _wrapped(f"{name}: {text}" if name else text, indent="  ")
+
+
+def _counts(counted: Any) -> str:
+    if counted.expected is None:
+        return "-"
+    return "variant" if counted.variant else "right" if counted.right else "differ"
+
+
+def _remarks(found: Verification) -> list[str]:
+    remarks = [f"problem: {problem}" for problem in found.problems]
+    remarks += [own.counted.note for own in found.domains if own.counted.note]
+    for own in found.domains:
+        if own.allowed:
+            remarks.append(
+                f"{own.name}: {len(own.allowed)} unreadable image(s) are left out, as the suite says: "
+                f"{', '.join(own.allowed)}"
+            )
+    notes: dict[str, list[str]] = {}
+    for own in found.domains:
+        if own.note:
+            notes.setdefault(own.note, []).append(own.name)
+    remarks += [f"{', '.join(names)}: {note}" for note, names in notes.items()]
+    if any(own.confirmed == "not confirmed" for own in found.domains):
+        remarks.append(
+            "members: a hash of names, labels and parts; 'not confirmed' where nobody has confirmed it on the "
+            "original data yet."
+        )
+    if found.missing:
+        remarks.append(_not_there(found.missing))
+    return remarks
+
+
+def _wrapped(text: str, indent: str = "") -> None:
+    width = min(_WIDEST, shutil.get_terminal_size((80, 24)).columns) - 1
+    # Paths and addresses are to be copied: they are not broken.
+    print(
+        textwrap.fill(
+            _plain(text),
+            width,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _plain(text: str) -> str:
+    """Return text on one line; what would steer a terminal is shown, not obeyed."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+
+
+def _not_there(missing: Mapping[str, str]) -> str:
+    return f"not there: {', '.join(missing)} (`tlbench data status` says where they are to be had)"

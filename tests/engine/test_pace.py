@@ -1,0 +1,117 @@
+"""How far an evaluation is, and its pace against the forecast that it began with."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlbench import api
+from tlbench.engine.forecast import open_place, open_plan
+from tlbench.engine.pace import Pace, pace
+from tlbench.leaderboard.tables import load_fits
+from tlbench.methods.cost import cost_of
+from tlbench.methods.resolve import resolve_model
+from tlbench.suites.load import load_suite
+
+ON_ONE_THREAD: dict[str, Any] = {"seeds": [0], "threads": 1}
+RIGHT = ["source=right"]
+GRID = "grid-search(finetune(crop=false),lr=(1e-3,1e-4),epochs=(1,2))"
+
+
+def paced(blobs: Path, model: str, run_dir: Path) -> Pace:
+    selection = {"seeds": (0,)}
+    place = open_place(blobs, selection, data_root=None, run_dir=run_dir)
+    found = open_plan(place, selection, model, threads=1)
+    return pace(found.work, found.fits)
+
+
+def written(run_dir: Path, model: str) -> list[Path]:
+    (folder,) = run_dir.glob(f"blobs-*/models/{model}")
+    return sorted((folder / "measurements").iterdir(), key=lambda path: path.stat().st_mtime)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "finetune",
+        "finetune(epochs=1)",
+        "head-only",
+        "head-only(flip=true,epochs=2)",
+        "linear-probe",
+        "knn",
+        "ncm",
+        "lp-ft(epochs=1)",
+        "from-scratch(epochs=2)",
+        "majority",
+        "random-features",
+        "shuffled-labels(epochs=2)",
+        "temperature(finetune)",
+        GRID,
+    ],
+)
+def test_methods_pass_as_many_images_as_they_declare(model: str, blobs: Path, tmp_path: Path) -> None:
+    api.evaluate(blobs, model, run_dir=tmp_path, only=RIGHT, metrics=["accuracy"], quiet=True, **ON_ONE_THREAD)
+    (seen,) = load_fits(load_suite(blobs), run_dir=tmp_path, published=False).images_seen
+    cost = cost_of(resolve_model(model).method, load_suite(blobs).protocol.recipe)
+    train, val = 36, 18
+    declared = train * (cost.trained + cost.forward) + val * cost.validated
+    # A head on cached features passes these three times, and no image. Outputs on ID-val train nothing.
+    besides = {"head-only": 3 * train, "temperature(finetune)": -val, GRID: -4 * val}
+    assert seen == declared + besides.get(model, 0)
+
+
+def test_an_evaluation_keeps_what_it_was_forecast_to_take(blobs: Path, tmp_path: Path, empty_cache: Path) -> None:
+    api.plan(blobs, "ncm", run_dir=tmp_path, **ON_ONE_THREAD)
+    api.evaluate(blobs, "ncm", run_dir=tmp_path, only=RIGHT, quiet=True, **ON_ONE_THREAD)
+    (file,) = tmp_path.glob("blobs-*/models/ncm/forecast.json")
+    kept = json.loads(file.read_text())
+    assert (kept["fits"], kept["measurements"]) == (1, 7)
+    assert kept["work"]["train/features"] == 36 + 18
+    assert kept["hours"] > 0
+    assert kept["hours"] == pytest.approx(sum(kept["hours_by_kind"].values()))
+    api.evaluate(blobs, "ncm", run_dir=tmp_path, quiet=True, **ON_ONE_THREAD)
+    assert json.loads(file.read_text()) == kept  # a resumed evaluation is held against its first forecast
+
+
+def test_without_a_probe_there_is_no_forecast_and_the_share_is_told_all_the_same(
+    blobs: Path, tmp_path: Path, empty_cache: Path
+) -> None:
+    assert paced(blobs, "ncm", tmp_path) == Pace(0.0, 0.0, None, None)
+    api.evaluate(blobs, "ncm", run_dir=tmp_path, only=RIGHT, quiet=True, **ON_ONE_THREAD)
+    half = paced(blobs, "ncm", tmp_path)
+    assert 0.3 < half.share < 0.7
+    assert half.forecast_hours is None
+    assert half.expected_hours == pytest.approx(half.spent_hours / half.share)
+    api.evaluate(blobs, "ncm", run_dir=tmp_path, quiet=True, **ON_ONE_THREAD)
+    assert paced(blobs, "ncm", tmp_path).share == 1.0
+
+
+def test_time_spent_is_that_of_fits_and_of_what_followed_without_pauses(blobs: Path, tmp_path: Path) -> None:
+    api.evaluate(blobs, "knn", run_dir=tmp_path, only=RIGHT, quiet=True, **ON_ONE_THREAD)
+    (fit,) = load_fits(load_suite(blobs), run_dir=tmp_path, published=False).itertuples()
+    moment = datetime.fromisoformat(fit.started).timestamp() + fit.seconds
+    folders = written(tmp_path, "knn")
+    assert len(folders) == 7
+    for number, folder in enumerate(folders):
+        moment += 36_000 if number == 3 else 10  # somebody came back after ten hours
+        os.utime(folder, (moment, moment))
+    assert paced(blobs, "knn", tmp_path).spent_hours == pytest.approx((fit.seconds + 6 * 10) / 3600)
+
+
+def test_a_plug_in_that_misjudges_its_cost_is_evaluated_all_the_same(
+    blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import tlbench\nclass Mine(tlbench.Method):\n"
+        "    def fit(self, context):\n        return context.backbone.fresh(context.classes)\n"
+        "    def cost(self, recipe):\n        return 1 / 0\n"
+    )
+    result = api.evaluate(blobs, str(file), run_dir=tmp_path, only=RIGHT, metrics=["accuracy"], **ON_ONE_THREAD)
+    assert result.complete
+    assert "no forecast: Mine.cost: ZeroDivisionError" in capsys.readouterr().err

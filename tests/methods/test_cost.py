@@ -1,0 +1,115 @@
+"""What methods declare that they cost, against what their fits then counted."""
+
+from __future__ import annotations
+
+import pytest
+
+import tlbench
+from tlbench.errors import PluginError
+from tlbench.methods.cost import Cost, cost_of, recipe_cost, together
+from tlbench.methods.finetune import Finetune, HeadOnly
+from tlbench.methods.from_scratch import FromScratch
+from tlbench.methods.knn import Knn
+from tlbench.methods.linear_probe import LinearProbe
+from tlbench.methods.lp_ft import LpFt
+from tlbench.methods.temperature import Temperature
+from tlbench.suites.spec import Recipe
+
+PLAIN = Recipe(epochs=10, crop=False, flip=False)
+AUGMENTED = Recipe(epochs=10)
+
+
+class Silent(tlbench.Method):
+    """Says nothing of its cost."""
+
+    epochs: int = 7
+
+
+class Priced(tlbench.Method):
+    """Has a setting that is called as the declaration is."""
+
+    cost: float = 1.5  # type: ignore[assignment]
+
+
+class Telling(tlbench.Method):
+    def cost(self, recipe: Recipe) -> Cost:
+        return Cost(trained=2 * recipe.epochs, predicts=3)
+
+
+class Wrong(tlbench.Method):
+    def cost(self, recipe: Recipe) -> Cost:
+        return 3  # type: ignore[return-value]
+
+
+class Failing(tlbench.Method):
+    def cost(self, recipe: Recipe) -> Cost:
+        return Cost(trained=-recipe.epochs)
+
+
+def test_fine_tuning_passes_through_all_weights_once_an_epoch() -> None:
+    cost = cost_of(Finetune(epochs=3), AUGMENTED)
+    assert (cost.trained, cost.forward, cost.viewed, cost.epochs) == (3, 0, 3, 3)
+    assert not cost.assumed
+
+
+def test_a_head_on_a_frozen_backbone_asks_it_once_unless_images_change() -> None:
+    assert (cost_of(HeadOnly(), PLAIN).forward, cost_of(HeadOnly(), PLAIN).viewed) == (1, 0)
+    assert (cost_of(HeadOnly(), AUGMENTED).forward, cost_of(HeadOnly(), AUGMENTED).viewed) == (10, 10)
+    assert cost_of(HeadOnly(), AUGMENTED).trained == 0
+
+
+def test_probes_read_features_once() -> None:
+    assert (cost_of(LinearProbe(), AUGMENTED).forward, cost_of(LinearProbe(), AUGMENTED).validated) == (1, 1)
+    assert cost_of(LinearProbe(), AUGMENTED).keeps == "head"
+    assert cost_of(Knn(), AUGMENTED).keeps == "features"
+
+
+def test_probing_then_tuning_costs_both_and_a_cached_head_reads_its_features_once() -> None:
+    assert (cost_of(LpFt(), AUGMENTED).trained, cost_of(LpFt(), AUGMENTED).forward) == (10, 1)
+    head_only = PLAIN.model_copy(update={"regime": "head-only"})
+    assert (cost_of(LpFt(), head_only).trained, cost_of(LpFt(), head_only).forward) == (0, 1)
+
+
+def test_training_from_scratch_is_of_another_network_and_longer() -> None:
+    cost = cost_of(FromScratch(), AUGMENTED)
+    assert (cost.trained, cost.network) == (50, "small-cnn")
+
+
+def test_what_wraps_a_method_adds_its_own_outputs_on_id_val() -> None:
+    assert cost_of(Temperature(Finetune()), AUGMENTED) == Cost(trained=10, validated=1, recipe=AUGMENTED)
+
+
+def test_a_method_that_says_nothing_is_assumed_to_train_all_weights_and_that_is_told() -> None:
+    assert cost_of(Silent(), PLAIN) == recipe_cost_assumed(7)
+    head_only = PLAIN.model_copy(update={"regime": "head-only"})
+    assert cost_of(Silent(epochs=2), head_only).trained == 2
+    assert cost_of(Temperature(Silent()), PLAIN).assumed
+
+
+def recipe_cost_assumed(epochs: int) -> Cost:
+    recipe = PLAIN.model_copy(update={"epochs": epochs})
+    return Cost(trained=epochs, recipe=recipe, assumed=True)
+
+
+def test_a_setting_of_that_name_is_not_mistaken_for_a_declaration() -> None:
+    assert cost_of(Priced(), PLAIN).assumed
+
+
+def test_a_plug_in_may_declare_its_cost() -> None:
+    cost = cost_of(Telling(), PLAIN)
+    assert (cost.trained, cost.predicts, cost.assumed) == (20, 3, False)
+
+
+@pytest.mark.parametrize(("method", "said"), [(Wrong(), "Wrong.cost must return"), (Failing(), "Failing.cost: Value")])
+def test_a_declaration_that_makes_no_sense_is_the_plug_ins_error(method: tlbench.Method, said: str) -> None:
+    with pytest.raises(PluginError, match=said):
+        cost_of(method, PLAIN)
+
+
+def test_the_points_of_a_grid_add_up_and_share_their_features() -> None:
+    trained = together([recipe_cost(AUGMENTED), recipe_cost(AUGMENTED.model_copy(update={"epochs": 100}))])
+    assert (trained.trained, trained.viewed) == (110, 110)
+    probed = together([cost_of(LinearProbe(), PLAIN)] * 4)
+    assert (probed.forward, probed.validated) == (1, 4)
+    with pytest.raises(ValueError, match="at least one"):
+        together([])

@@ -1,0 +1,114 @@
+"""`tlbench plan` and `tlbench status` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tlbench
+from tlbench.cli import main
+
+SOURCE = str(Path(tlbench.__file__).parents[1])
+PLAN = ["plan", "--suite", "ood172", "--model", "finetune", "--no-probe"]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """A user's suite of two small domains."""
+    rng = np.random.default_rng(0)
+    for domain in ("dim", "bright"):
+        for name in ("across", "down"):
+            (tmp_path / "stripes" / domain / name).mkdir(parents=True)
+            for number in range(10):
+                image = Image.fromarray(rng.integers(0, 255, (16, 16, 3)).astype(np.uint8))
+                image.save(tmp_path / "stripes" / domain / name / f"{number}.png")
+    file = tmp_path / "stripes.toml"
+    file.write_text(
+        'name = "stripes"\n[protocol]\nimage_size = 16\nseeds = [0]\nbackbone = "small-cnn"\n'
+        '[tasks.stripes]\nreader = "folder"\npath = "stripes"\ndomains = ["dim", "bright"]\n'
+        '[[conditions]]\nkind = "clean"\n'
+    )
+    return file
+
+
+def test_a_plan_needs_neither_data_nor_weights(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tlbench", *PLAN, "--budget", "24h"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": SOURCE},
+    )
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "seeds 0, 1, 2",
+        "3,340,086",
+        "233.3 GB",
+        "images as the suite declares",
+        "within 24.0 h on the assumed",
+    ):
+        assert said in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if "--" not in line) <= 100
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_of_a_plan_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--suite", "ood172-lite", "--model", "finetune", "--no-probe"]) == 0
+    tables = [line for line in capsys.readouterr().out.splitlines() if line[:1] not in ("*", " ")]
+    assert max(map(len, tables)) <= 80
+
+
+def test_json_holds_what_the_tables_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["--only", "task=PACS", "--seeds", "0", "--budget", "1h", "--json", "--run-dir", str(tmp_path)]
+    assert main([*PLAN, *words]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["fits"], plan["training_images"], plan["epochs"]) == (4, 8008, 10)
+    assert plan["hours"][0]["assumed"] is True
+    assert plan["hours"][0]["by_kind"]["train"] == pytest.approx(80080 / 380 / 3600)
+    assert plan["budgets"][0]["fits"] < plan["budgets"][0]["of"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--budget", "tomorrow"], "--budget tomorrow: expected a time such as 24h, 90m or 2d"),
+        (["--budget=-2h"], "--budget -2h: expected"),
+        (["--only", "task=PACKS"], "did you mean 'PACS'?"),
+        (["--only", "source=photo", "--only", "target=photo"], "no pair of suite 'ood172'"),
+        (["--recipe", "epochs=11"], "--recipe epochs=11"),
+        (["--data-root", "nowhere", "--backbone", "timm:resnet50dd"], "no such network in timm"),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_plan(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PLAN, *words]) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+
+
+def test_status_tells_what_is_stored_and_at_what_pace(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], empty_cache: Path
+) -> None:
+    words = ["--suite", str(suite), "--model", "ncm", "--run-dir", str(tmp_path / "runs")]
+    assert main(["plan", *words]) == 0
+    assert main(["status", *words]) == 1
+    assert "so far 0 s for 0% of the work" in capsys.readouterr().out
+    assert main(["evaluate", *words, "--only", "source=dim", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["status", *words]) == 1
+    out = capsys.readouterr().out
+    assert "forecast" in out
+    assert "for 50% of the work; at this pace" in out
+    assert main(["status", *words, "--only", "source=dim"]) == 0
+    assert "it took" in capsys.readouterr().out
+    assert main(["status", *words, "--json"]) == 1
+    status = json.loads(capsys.readouterr().out)
+    assert (status["fits"], status["fits_to_do"], status["pace"]["share"]) == (2, 1, pytest.approx(0.5))
