@@ -130,7 +130,7 @@ def evaluate(*words: str) -> tuple[str, ...]:
         ("--suite dots.toml --model majority --only dim", "expected task=NAME, source=NAME or target=NAME"),
         ("--suite dots.toml --model majority --name a/b", "--name: expected at most 120 letters"),
         ("--suite dots.toml --model majority --name knn", "'knn' is the name of a registered method"),
-        ("--suite dots.toml --model majority --data-root nowhere", "nowhere/dots/dim, found nothing"),
+        ("--suite dots.toml --model majority --data-root nowhere", "none of 'dots' is here (no data at nowhere/dots)"),
         ("--suite dots.toml --model knn --set kk=3", "knn: unknown setting 'kk'; did you mean 'k'?"),
         ("--suite dots.toml --model knn --set k=three", "knn: setting 'k': expected a whole number, got 'three'"),
         ("--suite dots.toml --model knn --set k=0", "knn: expected k >= 1 and temperature > 0, got 0 and 0.07"),

@@ -202,7 +202,7 @@ def open_session(
         progress=functools.partial(_tell_of_images, reporter),
     )
     refuse_rehearsal(read, data)
-    missing = _missing(read, data, chosen_selection)
+    missing = _missing(read, data, chosen_selection, read.name if isinstance(suite, Suite) else str(suite))
     network = load_backbone(chosen.backbone or read.protocol.backbone)
     store = Store(run_dir, read.name, read.hash)
     present = [task for task in selected_tasks(read, chosen_selection) if task not in missing]
@@ -270,7 +270,7 @@ def selected_tasks(suite: Suite, selection: Selection) -> list[str]:
     return [task for task in suite.tasks if task in taken]
 
 
-def _missing(suite: Suite, data: SuiteData, selection: Selection) -> dict[str, str]:
+def _missing(suite: Suite, data: SuiteData, selection: Selection, shown: str) -> dict[str, str]:
     """Return the selected tasks whose data are not here.
 
     Raises
@@ -284,7 +284,7 @@ def _missing(suite: Suite, data: SuiteData, selection: Selection) -> dict[str, s
         first = next(iter(missing.values()))
         raise DataError(
             f"suite '{suite.name}': none of {listed(missing)} is here ({first}); --data-root names the folder that "
-            f"holds them, and `tlbench data status --suite {suite.name}` says where they are to be had"
+            f"holds them, and `tlbench data status --suite {shown}` says where they are to be had"
         )
     return missing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import re
@@ -21,6 +22,7 @@ from tlbench.seeds import digest
 
 ROW_NAME = r"[A-Za-z0-9][A-Za-z0-9._()=,@-]*"
 LONGEST_NAME = 120
+_WRAPPED = ("linear-probe", "finetune")  # what examples of wrappers are put around: a search needs a learning rate
 _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>[A-Za-z_]\w*))?")
 _IMPORT = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 
@@ -236,13 +238,20 @@ def describe_model(model: Model) -> dict[str, Any]:
 
 
 def example_of(text: str) -> str:
-    """Return a text that resolves by itself: a wrapper named alone is put around ``linear-probe``."""
+    """Return a text that resolves by itself: a wrapper named alone is put around a method that it takes."""
     if text.endswith((".toml", ")")):
         return text
     kind = _Reading()._class(text.strip())
     first = next(iter(declared(kind)), None)
     wraps = first is not None and is_method(type_of(kind, first)) and _default(kind, first) is MISSING
-    return f"{text.strip()}(linear-probe)" if wraps else text
+    if not wraps:
+        return text
+    for base in _WRAPPED:
+        example = f"{text.strip()}({base})"
+        with contextlib.suppress(UsageError):
+            _Reading().method(example)
+            break
+    return example
 
 
 def _call(text: str) -> tuple[str, dict[str, str]]:

@@ -143,7 +143,7 @@ class ModelStore:
     def write_fit(self, row: Mapping[str, Any]) -> None:
         """Write a fit's row of provenance and cost."""
         path = self.folder / "fits" / f"{row['fit_id']}.parquet"
-        _write_table(path, pa.Table.from_pylist([dict(row)], schema=FITS))
+        _write_table(path, pa.Table.from_pylist([{**LATER, **row}], schema=FITS))
 
     def has_fit_row(self, fit_id: str) -> bool:
         """Return whether this model has a row of the fit."""
