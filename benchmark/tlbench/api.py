@@ -7,11 +7,13 @@ printing help costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench.errors import UsageError, WeightsError
+from tlbench.outcomes import EvaluationResult, GridRowResult
+from tlbench.selection import read_selection, read_shots, several
 from tlbench.suites.load import find_suite, load_suite
 from tlbench.suites.spec import Suite
 
@@ -28,40 +30,6 @@ if TYPE_CHECKING:
     from tlbench.methods.resolve import Model
 
 RUN_DIR = "tlbench-runs"
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What an evaluation left behind.
-
-    Attributes
-    ----------
-    suite : Suite
-    model : str
-    run_dir : Path
-        Where its records are.
-    failures : tuple of str
-        One line each; empty when everything worked.
-    complete : bool
-        Whether every selected measurement is now stored.
-    seconds : float
-    missing : mapping of str to str
-        Tasks that were not run because their data are not here, and where these were looked for.
-    table : list of dict
-        One row a pair: ID and OOD accuracy, mean over seeds.
-    headline : dict
-        The model's line of the board: measure to value.
-    """
-
-    suite: Suite = field(repr=False)
-    model: str
-    run_dir: Path
-    failures: tuple[str, ...]
-    complete: bool
-    seconds: float
-    missing: Mapping[str, str] = field(default_factory=dict)
-    table: list[dict[str, Any]] = field(default_factory=list)
-    headline: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -137,16 +105,16 @@ def evaluate(
         if model is None:
             raise UsageError("--recipe: networks that are already trained have no recipe")
         model, shots = at_point(
-            suite if isinstance(suite, Suite) else load_suite(suite),
+            _read(suite),
             model,
             recipe,
             settings=settings,
             backbone=backbone,
-            shots=_shots(shots),
+            shots=read_shots(shots),
             name=name,
         )
         settings, backbone, name = (), None, None
-    selection = _selection(seeds, shots, only, shard)
+    selection = read_selection(seeds, shots, only, shard)
     session = open_session(
         suite,
         model,
@@ -155,7 +123,7 @@ def evaluate(
         settings=settings,
         name=name,
         selection=selection,
-        metrics=_several(metrics),
+        metrics=several(metrics),
         device=device,
         data_root=data_root,
         run_dir=Path(run_dir),
@@ -237,17 +205,17 @@ def plan(
 
     place = open_place(
         suite,
-        _selection(seeds, shots, only, shard),
+        read_selection(seeds, shots, only, shard),
         data_root=Path(data_root) if data_root else None,
         run_dir=Path(run_dir),
     )
     opened = [
         open_plan(
             place,
-            _selection(seeds, own_shots, only, shard),
+            read_selection(seeds, own_shots, only, shard),
             own,
             **named,
-            metrics=_several(metrics),
+            metrics=several(metrics),
             device=device,
             threads=threads,
             batch_size=batch_size,
@@ -274,10 +242,10 @@ def _rows_to_plan(
     from tlbench.methods.declared_grid import at_point, rows_of
 
     if grid:
-        rows = rows_of(suite, model, recipe=recipe, shots=_shots(shots), **named)
+        rows = rows_of(suite, model, recipe=recipe, shots=read_shots(shots), **named)
         return [(row.model, (row.shots,), {"backbone": row.backbone}) for row in rows]
     assert recipe is not None
-    chosen, amounts = at_point(suite, model, recipe, shots=_shots(shots), **named)
+    chosen, amounts = at_point(suite, model, recipe, shots=read_shots(shots), **named)
     return [(chosen, amounts, {})]
 
 
@@ -302,7 +270,7 @@ def status(
     from tlbench.engine.pace import pace
     from tlbench.engine.summary import StatusSummary, count
 
-    selection = _selection(seeds, shots, only, shard)
+    selection = read_selection(seeds, shots, only, shard)
     place = open_place(suite, selection, data_root=Path(data_root) if data_root else None, run_dir=Path(run_dir))
     opened = open_plan(
         place,
@@ -311,34 +279,10 @@ def status(
         backbone=backbone,
         settings=settings,
         name=name,
-        metrics=_several(metrics),
+        metrics=several(metrics),
         device=device,
     )
     return StatusSummary(**count(opened.fits), pace=pace(opened.work, opened.fits), notes=opened.notes)
-
-
-@dataclass(frozen=True)
-class GridRowResult:
-    """One row of a grid, evaluated or not.
-
-    Attributes
-    ----------
-    model, backbone, shots : str
-    result : EvaluationResult or None
-    problem : str
-        Why there is no result; empty where there is one.
-    """
-
-    model: str
-    backbone: str
-    shots: str
-    result: EvaluationResult | None = None
-    problem: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether anything of it failed."""
-        return self.result is None or bool(self.result.failures)
 
 
 def evaluate_grid(
@@ -386,8 +330,8 @@ def evaluate_grid(
     from tlbench.methods.declared_grid import rows_of
 
     _check_is_made(model)
-    read = suite if isinstance(suite, Suite) else load_suite(suite)
-    rows = rows_of(read, model, settings=settings, backbone=backbone, shots=_shots(shots), recipe=recipe, name=name)
+    read = _read(suite)
+    rows = rows_of(read, model, settings=settings, backbone=backbone, shots=read_shots(shots), recipe=recipe, name=name)
     told = say or (lambda text: None)
     results = []
     for number, row in enumerate(rows, 1):
@@ -436,7 +380,7 @@ def leaderboard(
     from tlbench.leaderboard.tables import load_fits
     from tlbench.leaderboard.tables import load_results as load
 
-    read = suite if isinstance(suite, Suite) else load_suite(suite)
+    read = _read(suite)
     records = load(read, run_dir=Path(run_dir), published=published)
     fits = load_fits(read, run_dir=Path(run_dir), published=published)
     board = make_board(records, fits, read, metric=metric)
@@ -508,7 +452,7 @@ def score(
     from tlbench.methods.resolve import check_row_name
 
     check_row_name(model, "--model")
-    read = suite if isinstance(suite, Suite) else load_suite(suite)
+    read = _read(suite)
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
     outcome = run_score(
         Path(file), read, model=model, output=output, run_dir=Path(run_dir), base=base, data_root=data_root
@@ -531,7 +475,7 @@ def data_status(
     from tlbench.engine.progress import Reporter
 
     place = find_data(suite, data_root)
-    chosen = place.chosen(_several(tasks) or ())
+    chosen = place.chosen(several(tasks) or ())
     with Reporter(sum(len(place.suite.tasks[task].domains) for task in chosen), quiet=quiet) as reporter:
 
         def looking(name: str) -> None:
@@ -557,7 +501,7 @@ def data_verify(
     with Reporter(0, quiet=quiet) as reporter:
         told = ImagesTold(reporter, "decoded")
         reporter.doing("looking at names")
-        found = verify(find_data(suite, data_root), _several(tasks) or (), progress=told)
+        found = verify(find_data(suite, data_root), several(tasks) or (), progress=told)
         reporter.total = found.images
         return decode_all(found, told) if deep else found
 
@@ -577,7 +521,7 @@ def data_prepare(
     with Reporter(0, quiet=quiet) as reporter:
         told = ImagesTold(reporter, "prepared")
         reporter.doing("looking at names")
-        made = plan_preparation(find_data(suite, data_root), _several(tasks) or (), progress=told)
+        made = plan_preparation(find_data(suite, data_root), several(tasks) or (), progress=told)
         reporter.total = made.images
         if made.images:
             reporter.say(
@@ -588,56 +532,13 @@ def data_prepare(
     return made
 
 
+def _read(suite: str | Path | Suite) -> Suite:
+    return suite if isinstance(suite, Suite) else load_suite(suite)
+
+
 def _check_is_made(model: object) -> None:
     if isinstance(model, type):
         raise UsageError(f"expected a method object, got a class; write {model.__name__}()")
-
-
-def _shots(given: Sequence[str | int] | str | int | None) -> tuple[str, ...] | None:
-    chosen: tuple[str, ...] | None = _selection(None, given, (), None)["shots"]
-    return chosen
-
-
-def _several(given: Any) -> tuple[Any, ...] | None:
-    """Return a sequence as a tuple; a lone string or number, the usual slip in Python, is one entry."""
-    if given is None:
-        return None
-    return (given,) if isinstance(given, str | int) else tuple(given)
-
-
-def _selection(
-    seeds: Sequence[int] | int | None,
-    shots: Sequence[str | int] | str | int | None,
-    only: Sequence[str] | str,
-    shard: str | None,
-) -> dict[str, Any]:
-    """Return what the words of a command line select, read but not yet held against a suite."""
-    seeds, only = _several(seeds), _several(only) or ()
-    shots = None if shots is None else tuple(str(shot) for shot in _several(shots) or ())
-    for option, given in (("seeds", seeds), ("shots", shots)):
-        if given is not None and not given:
-            raise UsageError(f"{option}: expected at least one, got none; None means the suite's")
-    filters: dict[str, tuple[str, ...]] = {}
-    for text in [part for entry in only for part in entry.split(",")]:
-        key, sign, value = text.partition("=")
-        if not sign or not value:
-            raise UsageError(f"--only {text}: expected task=NAME, source=NAME or target=NAME")
-        filters[key.strip()] = (*filters.get(key.strip(), ()), value.strip())
-    for shot in shots or ():
-        if shot != "full" and not (shot.isdigit() and int(shot) > 0):
-            raise UsageError(f"--shots {shot}: expected 'full' or a number of images a class")
-    part = None
-    if shard is not None:
-        first, sign, last = shard.partition("/")
-        if not (sign and first.isdigit() and last.isdigit()):
-            raise UsageError(f"--shard {shard}: expected i/n, such as 1/4")
-        part = (int(first), int(last))
-    return {
-        "seeds": seeds,
-        "shots": shots,
-        "only": filters or None,
-        "shard": part,
-    }
 
 
 def _summary(

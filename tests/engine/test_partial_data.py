@@ -31,7 +31,7 @@ def add_the_second_task(suite: Path) -> None:
         shutil.copytree(suite.parent / "blobs" / domain, suite.parent / "more" / domain)
 
 
-def evaluated(suite: Path, **options: object) -> tlbench.EvaluationResult:
+def evaluated(suite: Path, **options: object) -> api.EvaluationResult:
     run_dir = suite.parent / "runs"
     return tlbench.evaluate(suite, "ncm", seeds=[0], run_dir=run_dir, quiet=True, metrics=["accuracy"], **options)
 

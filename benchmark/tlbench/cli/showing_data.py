@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tlbench.console import say, show_table
+from tlbench.cli.console import printable, say, show_table
 
 if TYPE_CHECKING:
     from tlbench.data.build import Preparation
+    from tlbench.data.conversion.result import Conversion
     from tlbench.data.inventory import DataPlace, Inventory, TaskState
     from tlbench.data.verify import Verification
 
@@ -108,7 +109,7 @@ def show_verification(found: Verification) -> None:
         _wrapped(text)
     for own in found.domains:
         for image in own.unreadable[:_NAMED]:
-            print(_plain(image.reason.removesuffix("; get this file again, or remove it")))
+            print(_one_line(image.reason.removesuffix("; get this file again, or remove it")))
         if own.unreadable_count > _NAMED:
             print(f"... and {own.unreadable_count - _NAMED} more of {own.name} (--json names them)")
 
@@ -187,6 +188,31 @@ def preparation_as_json(made: Preparation) -> dict[str, Any]:
     }
 
 
+def show_conversion(conversion: Conversion) -> None:
+    """Print a row a domain, where the copy is, and what its names are worth."""
+    show_table(
+        ["domain", "files", "expected", "difference", "formats"],
+        [
+            [
+                one.domain,
+                one.files,
+                one.expected,
+                one.variant or ("" if one.right or one.expected is None else f"{one.files - one.expected:+,}"),
+                ", ".join(f"{n} {kind}" for kind, n in one.formats.items()),
+            ]
+            for one in conversion.domains
+        ],
+    )
+    at = f" at {conversion.revision}" if conversion.revision else ""
+    say(f"{conversion.source}{at} is in {conversion.folder}")
+    if conversion.stored_names:
+        say("files have their stored names: if these are the original ones, splits have the published members")
+    else:
+        say(f"files are called by row number ({conversion.reason}): splits have the published counts, not the members")
+    if conversion.unlisted:
+        say(f"{conversion.unlisted} of them are GIF, which readers of folders pass over")
+
+
 def _head(place: DataPlace) -> dict[str, Any]:
     return {"suite": place.suite.name, "suite_hash": place.suite.hash, "data_root": str(place.root)}
 
@@ -251,7 +277,7 @@ def _wrapped(text: str, indent: str = "") -> None:
     # Paths and addresses are to be copied: they are not broken.
     print(
         textwrap.fill(
-            _plain(text),
+            _one_line(text),
             width,
             initial_indent=indent,
             subsequent_indent=f"{indent}  ",
@@ -261,9 +287,8 @@ def _wrapped(text: str, indent: str = "") -> None:
     )
 
 
-def _plain(text: str) -> str:
-    """Return text on one line; what would steer a terminal is shown, not obeyed."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def _not_there(missing: Mapping[str, str]) -> str:

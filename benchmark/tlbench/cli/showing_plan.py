@@ -7,7 +7,7 @@ from shutil import get_terminal_size
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from tlbench.console import show_table
+from tlbench.cli.console import show_table
 
 if TYPE_CHECKING:
     from tlbench.engine.budget import Within

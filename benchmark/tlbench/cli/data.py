@@ -1,48 +1,45 @@
-"""`tlbench data`: what is there of a suite's data, whether it is right, and what can be done about it.
-
-Commands import what they need inside their bodies, so that help is printed without PyTorch or pandas.
-"""
+"""`tlbench data`: what is there of a suite's data, whether it is right, and what can be done about it."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tlbench.console import FAILED, say, show_json, show_table
+from tlbench.cli.console import FAILED, say, show_json
+from tlbench.cli.options import DataRootOption, JsonOption, QuietOption, SuiteOption
+from tlbench.cli.showing_data import (
+    preparation_as_json,
+    show_conversion,
+    show_preparation,
+    show_status,
+    show_verification,
+    status_as_json,
+    verdict,
+    verification_as_json,
+)
 from tlbench.errors import VerificationError
 
-if TYPE_CHECKING:
-    from tlbench.data.conversion.result import Conversion
-
-data_app = typer.Typer(
+app = typer.Typer(
     help="Look at a suite's data, check them, convert them, prepare them, rehearse without them.",
     rich_markup_mode=None,
 )
 
-
-_SuiteOption = Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")]
-_DataRootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="folder of the data sets; default: the suite file's")
-]
 _TaskOption = Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="one task; repeatable")]
-_JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
-_QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 
 
-@data_app.command()
+@app.command()
 def status(
-    suite: _SuiteOption,
-    data_root: _DataRootOption = None,
+    suite: SuiteOption,
+    data_root: DataRootOption = None,
     task: _TaskOption = None,
-    json: _JsonOption = False,
-    quiet: _QuietOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Say what is there, what is missing, and where that is to be had; decodes nothing."""
     from tlbench import api
-    from tlbench.showing_data import show_status, status_as_json
 
     found = api.data_status(suite, data_root=data_root, tasks=task or (), quiet=quiet)
     if json:
@@ -53,18 +50,17 @@ def status(
         say(f"next: {_the_same('verify', suite, data_root)}")
 
 
-@data_app.command()
+@app.command()
 def verify(
-    suite: _SuiteOption,
-    data_root: _DataRootOption = None,
+    suite: SuiteOption,
+    data_root: DataRootOption = None,
     task: _TaskOption = None,
     deep: Annotated[bool, typer.Option("--deep/--quick", help="decode every image, or look at names only")] = True,
-    json: _JsonOption = False,
-    quiet: _QuietOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Check numbers, classes and members, and that every image can be read; exit 4 where something differs."""
     from tlbench import api
-    from tlbench.showing_data import show_verification, verdict, verification_as_json
 
     found = api.data_verify(suite, data_root=data_root, tasks=task or (), deep=deep, quiet=quiet)
     if json:
@@ -78,17 +74,16 @@ def verify(
     return 0
 
 
-@data_app.command()
+@app.command()
 def prepare(
-    suite: _SuiteOption,
-    data_root: _DataRootOption = None,
+    suite: SuiteOption,
+    data_root: DataRootOption = None,
     task: _TaskOption = None,
-    json: _JsonOption = False,
-    quiet: _QuietOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> int:
     """Put the resized images into the cache, before a run; a killed one goes on where it stopped."""
     from tlbench import api
-    from tlbench.showing_data import preparation_as_json, show_preparation
 
     made = api.data_prepare(suite, data_root=data_root, tasks=task or (), quiet=quiet)
     if json:
@@ -112,14 +107,14 @@ tlbench data rehearse --suite ood172 --out /scratch/rehearsal
 tlbench evaluate --suite /scratch/rehearsal/ood172-rehearsal.toml --model finetune"""
 
 
-@data_app.command(epilog=_REHEARSE_EXAMPLES)
+@app.command(epilog=_REHEARSE_EXAMPLES)
 def rehearse(
-    suite: Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")],
+    suite: SuiteOption,
     out: Annotated[Path, typer.Option("--out", help="folder to write into: a new one, or one to be finished")],
     per_class: Annotated[
         int, typer.Option("--per-class", metavar="K", help="images a class of every training set, at least 10")
     ] = 10,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a small made-up copy of a suite's data, in the layouts of the originals, to try everything with."""
     from tlbench.data.rehearsal.rehearse import rehearsal_size
@@ -151,9 +146,9 @@ tlbench data convert --suite ood172 --task OfficeHome --from /copies/office-home
 Exit code 4: another number of images than the suite declares; the files are kept."""
 
 
-@data_app.command(epilog=_CONVERT_EXAMPLES)
+@app.command(epilog=_CONVERT_EXAMPLES)
 def convert(
-    suite: Annotated[str, typer.Option("--suite", help="one of `tlbench suites list`, or a file of yours (.toml)")],
+    suite: SuiteOption,
     task: Annotated[str, typer.Option("--task", help="a task of the suite")],
     out: Annotated[Path, typer.Option("--out", help="the data root; the task's folder is made in it")],
     source: Annotated[
@@ -175,8 +170,8 @@ def convert(
         bool, typer.Option("--download", help="fetch a hub copy; without it nothing is fetched")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="skip the domains that are finished")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON on stdout")] = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> int:
     """Write a hub copy of a task as folders of its stored images; none is encoded again."""
     from tlbench.data.conversion.convert import convert as write_folders
@@ -202,35 +197,11 @@ def convert(
             resume=resume,
             progress=progress,
         )
-    if as_json:
+    if json:
         show_json(conversion.document())
     else:
-        _show_conversion(conversion)
+        show_conversion(conversion)
     if conversion.complete:
         return 0
     say("the images are not as many as the suite declares: another version of the data? The files are kept")
     return VerificationError.exit_code
-
-
-def _show_conversion(conversion: Conversion) -> None:
-    show_table(
-        ["domain", "files", "expected", "difference", "formats"],
-        [
-            [
-                one.domain,
-                one.files,
-                one.expected,
-                one.variant or ("" if one.right or one.expected is None else f"{one.files - one.expected:+,}"),
-                ", ".join(f"{n} {kind}" for kind, n in one.formats.items()),
-            ]
-            for one in conversion.domains
-        ],
-    )
-    at = f" at {conversion.revision}" if conversion.revision else ""
-    say(f"{conversion.source}{at} is in {conversion.folder}")
-    if conversion.stored_names:
-        say("files have their stored names: if these are the original ones, splits have the published members")
-    else:
-        say(f"files are called by row number ({conversion.reason}): splits have the published counts, not the members")
-    if conversion.unlisted:
-        say(f"{conversion.unlisted} of them are GIF, which readers of folders pass over")

@@ -92,6 +92,11 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
+def printable(text: str) -> str:
+    """Return text that anyone may have written: what would steer a terminal is shown, not obeyed."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def run(command: Callable[[], object]) -> int:
     """Run a command and return its exit code; whatever goes wrong is one line on stderr.
 
@@ -132,8 +137,7 @@ def _fail(message: object, code: int) -> int:
     # A message is one line; only the rows of a table, which it sets apart by two blanks, keep theirs.
     first, *rows = str(message).split("\n  ")
     for text in [f"error: {' '.join(first.split())}", *(f"  {row.rstrip()}" for row in rows)]:
-        # Names come from files of anyone: what steers a terminal is shown, not obeyed.
-        say("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text))
+        say(printable(text))
     return code
 
 

@@ -1,80 +1,14 @@
-"""What suites, models and results look like when a command prints them."""
+"""What a suite looks like when a command prints it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from tlbench.console import say, show_table
+from tlbench.cli.console import show_table
 
 if TYPE_CHECKING:
-    from tlbench.api import EvaluationResult
     from tlbench.suites.spec import Suite
-
-DEFAULT_RUNS = Path("tlbench-runs")
-
-
-def result_as_json(result: EvaluationResult) -> dict[str, Any]:
-    """Return what `tlbench evaluate --json` prints."""
-    return {
-        "suite": result.suite.name,
-        "suite_version": result.suite.version,
-        "suite_hash": result.suite.hash,
-        "model": result.model,
-        "run_dir": str(result.run_dir),
-        "complete": result.complete,
-        "seconds": result.seconds,
-        "failures": list(result.failures),
-        "not_run": dict(result.missing),
-        "synthetic": result.suite.synthetic,
-        "headline": dict(result.headline),
-        "table": list(result.table),
-    }
-
-
-_TRY_AGAIN = "the same command tries the rest again"
-
-
-def show_result(result: EvaluationResult, suite: str, *, told: bool = False, rest: str = _TRY_AGAIN) -> None:
-    """Print a result: a row a pair, the model's line of the board, where the records are, what to type next.
-
-    Parameters
-    ----------
-    result : EvaluationResult
-    suite : str
-        As the user named it.
-    told : bool
-        Whether every failure was told when it happened: it is counted then, and not told again.
-    rest : str
-        What an incomplete result means.
-    """
-    if result.table:
-        keys = list(dict.fromkeys(key for row in result.table for key in row))
-        show_table(keys, [[row.get(key) for key in keys] for row in result.table])
-        print()
-    if result.headline:
-        show_table(["measure", result.model], list(result.headline.items()))
-    for failure in () if told else result.failures:
-        say(f"failed: {failure}")
-    failed = f"{len(result.failures)} failed; " if result.failures else ""
-    state = failed + ("complete" if result.complete else f"not complete; {_rest(result, rest)}")
-    say(f"{state}; {result.seconds:.0f} s; records in {result.run_dir}")
-    if result.suite.synthetic:
-        say("the data are made up: the run says what works and how long it takes, its numbers mean nothing")
-        return
-    say(
-        f"next: tlbench leaderboard --suite {suite}"
-        + ("" if result.run_dir == DEFAULT_RUNS else f" --run-dir {result.run_dir}")
-    )
-
-
-def _rest(result: EvaluationResult, rest: str) -> str:
-    if not result.missing or result.failures:
-        return rest
-    pairs = sum(len(result.suite.pairs_of(task)) for task in result.missing)
-    return f"{pairs} of {len(result.suite.pairs)} pairs not run, without data: {', '.join(result.missing)}"
 
 
 def show_suite(suite: Suite) -> None:
@@ -158,20 +92,3 @@ def _strengths(condition: Any) -> str:
         )
     values = getattr(condition, "severities", getattr(condition, "steps", ()))
     return ", ".join(f"{value:g}" for value in values)
-
-
-def show_model(facts: Mapping[str, Any]) -> None:
-    """Print what `describe_model` tells."""
-    print(f"{facts['name']}: {facts['summary'] or 'no description'}\n")
-    if facts["settings"]:
-        rows = [[s["name"], s["type"], s["value"], s["default"]] for s in facts["settings"]]
-        show_table(["setting", "type", "value", "default"], rows)
-        print()
-    rest = ("reads", "requires", "version", "deterministic", "control")
-    show_table(["", ""], [[key, _shown(facts[key])] for key in rest])
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(value) or "nothing"
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

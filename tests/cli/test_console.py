@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tlbench.console import run, show_json, show_table
+from tlbench.cli.console import run, show_json, show_table
 from tlbench.errors import StoreError, VerificationError
 
 

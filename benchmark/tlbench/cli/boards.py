@@ -1,0 +1,64 @@
+"""`tlbench leaderboard`, `score` and `submit`: results that are there, on a board or on their way to one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tlbench.cli.console import say
+from tlbench.cli.options import RUNS, DataRootOption, RunDirOption, SuiteOption
+from tlbench.cli.showing_result import show_result
+from tlbench.errors import UsageError
+
+
+def leaderboard(
+    suite: SuiteOption,
+    metric: Annotated[str | None, typer.Option("--metric", help="measure to rank by; default: the suite's")] = None,
+    format: Annotated[Literal["table", "markdown", "csv", "json"], typer.Option("--format")] = "table",
+    run_dir: RunDirOption = RUNS,
+    published: Annotated[
+        bool, typer.Option("--published/--own", help="show the published board, or one's own records alone")
+    ] = True,
+) -> None:
+    """Rank the models of a suite: the published ones and one's own."""
+    from tlbench import api
+
+    if run_dir != RUNS and not run_dir.is_dir():
+        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+    print(api.leaderboard(suite, metric=metric, run_dir=run_dir, published=published).to_text(format))
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="outputs of a network: Parquet or CSV, see docs/results.md")],
+    suite: SuiteOption,
+    model: Annotated[str, typer.Option("--model", help="row of the board")],
+    output: Annotated[
+        Literal["logits", "log_probs", "scores"], typer.Option("--output", help="what the outputs are")
+    ] = "logits",
+    data_root: DataRootOption = None,
+    run_dir: RunDirOption = RUNS,
+) -> None:
+    """Score a file of outputs; clean measures only."""
+    from tlbench import api
+
+    result = api.score(file, suite, model=model, output=output, data_root=data_root, run_dir=run_dir)
+    show_result(result, suite, rest="not all clean sets of the suite are in the file")
+
+
+def submit(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, as --run-dir named it")],
+    suite: Annotated[str | None, typer.Option("--suite", help="where the run holds several")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="row of the board, where the run holds several")] = None,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="model card: name, method, authors, paper, licence")
+    ] = None,
+    results: Annotated[Path, typer.Option("--results", help="folder of published results")] = Path("results"),
+) -> None:
+    """Write a model's records into the published results."""
+    from tlbench import api
+
+    written = api.submit(run_folder, card=card, suite=suite, model=model, results=results)
+    print(written)
+    say("next: commit this folder and open a pull request")
