@@ -141,3 +141,23 @@ def test_missing_weights_cost_their_own_rows_only(suite: Path, run_dir: Path) ->
     assert (missing.failed, found.failed) == (True, False)
     assert missing.model == "grid(finetune(lr=0.003,epochs=1))@resnet18@absent.pth"
     assert heard[0] == f"row 1 of 2: {missing.model}, timm:resnet18@absent.pth, shots full"
+
+
+def test_a_candidate_that_fails_after_its_training_still_costs_what_it_trained(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "import tlbench\n\n\n"
+        "class Odd(tlbench.Method):\n"
+        "    lr: float = 0.1\n\n"
+        "    def fit(self, context):\n"
+        "        net = context.train(context.backbone.fresh(context.classes), lr=0.001)\n"
+        "        if self.lr == 1.0:\n"
+        "            raise RuntimeError('diverged')\n"
+        "        return net\n"
+    )
+    result = api.evaluate(suite, f"grid-search({tmp_path / 'odd.py'},lr=(1.0,0.2))", run_dir=tmp_path / "runs", **PART)
+    assert result.complete
+    row = fits(suite, tmp_path / "runs").iloc[0]
+    failed, kept = json.loads(row.candidates)
+    assert "diverged" in failed["reason"]
+    assert failed["images_seen"] == kept["images_seen"] == 3 * 36
+    assert row.images_seen == 2 * 3 * 36

@@ -191,3 +191,14 @@ def test_pairs_are_listed_as_far_as_they_are_measured(run: Any) -> None:
     rows = pairs_of(load_results(run.suite, run_dir=run.folder, published=False), run.suite, "m")
     assert len(rows) == 5
     assert rows[-1] == {"task": "u", "source": "x", "target": "y", "id_accuracy": 0.9, "ood_accuracy": 0.5}
+
+
+def test_other_data_than_the_suite_counts_are_told_with_whose_they_are(run: Any) -> None:
+    for model in ("m", "n"):
+        run.add(model, value=0.5)
+    options = {"run_dir": run.folder, "published": False}
+    fits = load_fits(run.suite, **options)
+    fits.loc[fits["model"] == "m", "data_notes"] = "t/a: these are the old ones; t/b: members by file name"
+    board = make_board(load_results(run.suite, **options), fits, run.suite)
+    (note,) = [note for note in board.notes if "t/" in note]
+    assert note == "t/a: these are the old ones (in m)"

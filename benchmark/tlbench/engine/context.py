@@ -204,10 +204,12 @@ class FitContext:
             self.reads |= other.reads & set(self._splits)
             return fitted
         inner = self._beside(other)
-        fitted = as_fitted(other.fit(inner), type(other).__name__)
-        self.reads |= inner.reads
-        self.budget.add(inner.budget)
-        return fitted
+        try:
+            return as_fitted(other.fit(inner), type(other).__name__)
+        finally:
+            # What it read and cost before it failed was read and spent.
+            self.reads |= inner.reads
+            self.budget.add(inner.budget)
 
     def count(self, facts: Mapping[str, Any], spent_seconds: float) -> None:
         """Add what is stored of a sub-fit, whether it was made now or before, and how long that took now."""

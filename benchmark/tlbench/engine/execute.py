@@ -147,7 +147,12 @@ def _fit_other(work: Workshop, planned: PlannedFit, other: Method, parent: FitCo
         target=target,
     )
     started = time.monotonic()
-    stored = _made(work, fit_id, other, make_context(work, planned, other))
+    inner = make_context(work, planned, other)
+    try:
+        stored = _made(work, fit_id, other, inner)
+    except FitError:
+        parent.budget.add(inner.budget)  # what it cost before it failed was spent
+        raise
     parent.count(stored.facts, time.monotonic() - started)
     return stored.fitted
 

@@ -185,7 +185,7 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
         proper=METRICS[name].proper,
         these_pairs_only=len(suite.tasks) < LEAST_TASKS,
         frame=frame,
-        notes=tuple(_notes(records, frame, suite, name, ranking)),
+        notes=(*_notes(records, frame, suite, name, ranking), *_data_notes(fits)),
     )
 
 
@@ -315,6 +315,20 @@ def _notes(records: pd.DataFrame, frame: pd.DataFrame, suite: Suite, metric: str
         places = f" ({', '.join(lacking)})" if lacking else ""
         notes.append(f"no standard error: some cells{places} have too few clusters of images for one")
     return [*notes, *records.attrs.get("notes", [])]
+
+
+def _data_notes(fits: pd.DataFrame) -> list[str]:
+    """Return which models were run on other data than the suite counts: known variants, splits by row number."""
+    told: dict[str, list[str]] = {}
+    for row in fits[fits["data_notes"] != ""].drop_duplicates(["model", "data_notes"]).itertuples():
+        for note in str(row.data_notes).split("; "):
+            if not note.endswith(_AS_PUBLISHED) and str(row.model) not in told.setdefault(note, []):
+                told[note].append(str(row.model))
+    return [f"{note} (in {', '.join(models)})" for note, models in told.items() if models]
+
+
+_AS_PUBLISHED: Final = "members by file name"
+"""The end of a note that says the best that can be said of a copy."""
 
 
 def _without_error(records: pd.DataFrame, ranking: Form) -> list[str]:

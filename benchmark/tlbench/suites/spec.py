@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -26,13 +26,33 @@ Shots = Literal["full"] | Annotated[int, Field(ge=1)]
 
 
 class Spec(BaseModel):
-    """A table of a suite file: frozen, and closed to keys that nobody defined."""
+    """A table of a suite file: frozen, and closed to keys that nobody defined.
+
+    Attributes
+    ----------
+    prose : set of str
+        Keys that move no number, and are not part of what identifies a suite.
+    later : set of str
+        Keys that came after results were published: at their default they are left out, so that no hash moved.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    prose: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that can move a number, as JSON values."""
+        kept = {name: getattr(self, name) for name in type(self).model_fields if name not in self.prose}
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        return {
+            name: _identity(value) for name, value in kept.items() if name not in defaults or value != defaults[name]
+        }
 
 
 class SplitSpec(Spec):
     """How a domain is cut into train, validation and test parts."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"max_train", "max_val", "max_test"})
 
     rule: Literal["stratified", "assaying", "assaying-given", "given", "listed"] = Field(
         "stratified",
@@ -96,6 +116,8 @@ class Counts(Spec):
 class HubCopy(Spec):
     """A copy of a task's data on the Hugging Face hub, and how its columns are called."""
 
+    prose: ClassVar[frozenset[str]] = frozenset({"name", "note"})
+
     name: str = Field(description="'owner/name'")
     image: str = "image"
     label: str = "label"
@@ -106,6 +128,9 @@ class HubCopy(Spec):
 
 class DomainSpec(Spec):
     """One image distribution of a task; every key is optional."""
+
+    prose: ClassVar[frozenset[str]] = frozenset({"variants", "members"})
+    later: ClassVar[frozenset[str]] = frozenset({"counts"})
 
     path: str | None = Field(None, description="folder or file, where it is not the domain's name")
     classes: tuple[str, ...] | None = Field(None, description="the subset of the task's classes that this domain has")
@@ -134,6 +159,9 @@ class PairSpec(Spec):
 
 class TaskSpec(Spec):
     """One label space and its domains."""
+
+    prose: ClassVar[frozenset[str]] = frozenset({"title", "licence", "citation", "obtain", "size"})
+    later: ClassVar[frozenset[str]] = frozenset({"hub"})
 
     reader: str = Field(description="embedded, folder, parquet, hub, torchvision, domainbed or wilds")
     path: str | None = Field(None, description="below the data root (by default the suite file's folder)")
@@ -261,6 +289,8 @@ ConditionSpec = Annotated[Clean | Transform | Corruption | Attack, Field(discrim
 class Recipe(Spec):
     """One point of a training grid; methods take these as their defaults."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"precision"})
+
     regime: Literal["full", "head-only"] = "full"
     epochs: int = Field(10, ge=0)
     lr: float = Field(5e-5, ge=0)
@@ -275,13 +305,11 @@ class Recipe(Spec):
         "float32", description="'bfloat16': mixed precision while training; what is measured is float32 always"
     )
 
-    def identity(self) -> dict[str, Any]:
-        """Return what identifies a recipe: all of it, but for later fields that are at their default."""
-        return dict(_without_later(self.model_dump(mode="json")))
-
 
 class Grid(Spec):
     """Values that ``--grid`` crosses."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"shots"})
 
     lr: tuple[float, ...] = ()
     epochs: tuple[int, ...] = ()
@@ -344,23 +372,13 @@ class Pair(BaseModel):
 
 
 _DEFAULT_CONDITIONS: tuple[Clean, ...] = (Clean(),)
-_DOCUMENTATION = {
-    *("title", "description", "licence", "citation", "obtain", "size", "hub", "variants", "members", "assumed")
-}
-# Keys that came after results were published: at these values they are left out, so that no hash moved.
-_LATER: Mapping[str, Any] = {
-    "counts": None,
-    "max_train": None,
-    "max_val": None,
-    "max_test": None,
-    "precision": "float32",
-    "shots": [],
-    "synthetic": False,
-}
 
 
 class Suite(Spec):
     """A named, versioned list of pairs, conditions and metrics."""
+
+    prose: ClassVar[frozenset[str]] = frozenset({"title", "description", "assumed"})
+    later: ClassVar[frozenset[str]] = frozenset({"synthetic"})
 
     name: Name
     version: int = Field(1, ge=1)
@@ -393,7 +411,7 @@ class Suite(Spec):
     @cached_property
     def hash(self) -> str:
         """SHA-256 of all that can move a number; titles, licences and prose are left out."""
-        return digest(_without_later(_without_prose(self.model_dump(mode="json"))))
+        return digest(self.identity())
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -438,22 +456,12 @@ def _one_a_type(entry: Any) -> list[Any]:
     return [{**shared, "name": name} for name in entry["types"]]
 
 
-def _without_prose(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_prose(item) for key, item in value.items() if key not in _DOCUMENTATION}
-    if isinstance(value, list):
-        return [_without_prose(item) for item in value]
-    return value
-
-
-def _without_later(value: Any) -> Any:
-    """Return a dumped document without the later keys that are at their default."""
-    if isinstance(value, dict):
-        return {
-            key: _without_later(item)
-            for key, item in value.items()
-            if key not in _LATER or (item != _LATER[key] or type(item) is not type(_LATER[key]))
-        }
-    if isinstance(value, list):
-        return [_without_later(item) for item in value]
+def _identity(value: Any) -> Any:
+    """Return a value as JSON; only the keys of tables are weighed, never names that a user chose."""
+    if isinstance(value, Spec):
+        return value.identity()
+    if isinstance(value, Mapping):
+        return {str(key): _identity(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
     return value
