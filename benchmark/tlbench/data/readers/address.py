@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -94,6 +94,19 @@ class Address:
     def text(self, option: str, default: str) -> str:
         """Return an option as text."""
         return str(self.options.get(option, default))
+
+    def stored(self, root: Path, files: Sequence[Path]) -> list[str]:
+        """Return the content hash of every file below a folder, remembered ones unread.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read.
+        """
+        try:
+            return self.digests.of(root, files)
+        except OSError as error:
+            raise DataError(f"{self.where}: {error.filename} cannot be read ({error.strerror})") from error
 
     def missing(self, path: Path, expected: str) -> DataError:
         """Return the error for a folder or file that is not there, with the nearest one that is."""

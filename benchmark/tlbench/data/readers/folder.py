@@ -151,20 +151,14 @@ def folder_listing(
     position = {name: place for place, name in enumerate(classes)}
     labels = [position[name.split("/", 1)[0]] for name in names]
 
-    def stored(chosen: Sequence[Path]) -> list[str]:
-        try:
-            return address.digests.of(root, chosen)
-        except OSError as error:
-            raise DataError(f"{address.where}: {error.filename} cannot be read ({error.strerror})") from error
-
     return Listing(
         names=names,
         labels=np.array(labels, dtype=np.int64),
         classes=classes,
         load=lambda place: decode(files[place], str(files[place])),
-        fingerprint=lambda: digest(list(names), labels, list(classes), stored(files)),
+        fingerprint=lambda: digest(list(names), labels, list(classes), address.stored(root, files)),
         columns=columns,
-        contents=lambda places: digest(stored([files[i] for i in places])),
+        contents=lambda places: digest(address.stored(root, [files[i] for i in places])),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,20 +78,15 @@ def _listing(address: Address, layout: Layout, root: Path, rows: Sequence[tuple[
     for place, fact in enumerate(layout.facts):
         columns[fact] = tuple(row.facts[place] for row, _ in rows)
 
-    def stored(chosen: Iterable[str]) -> list[str]:
-        try:
-            return address.digests.of(root, [root / name for name in chosen])
-        except OSError as error:
-            raise DataError(f"{address.where}: {error.filename} cannot be read ({error.strerror})") from error
-
+    files = [root / name for name in names]
     return Listing(
         names=names,
         labels=np.array(labels, dtype=np.int64),
         classes=classes,
-        load=lambda place: decode(root / names[place], str(root / names[place])),
-        fingerprint=lambda: digest(list(names), labels, list(classes), stored(names)),
+        load=lambda place: decode(files[place], str(files[place])),
+        fingerprint=lambda: digest(list(names), labels, list(classes), address.stored(root, files)),
         columns=columns,
-        contents=lambda places: digest(stored(names[i] for i in places)),
+        contents=lambda places: digest(address.stored(root, [files[i] for i in places])),
     )
 
 
