@@ -10,7 +10,7 @@ import pytest
 
 import tlbench
 from tlbench import api
-from tlbench.errors import DataError, UsageError
+from tlbench.errors import DataError, UsageError, WeightsError
 
 SECOND_TASK = '[tasks.more]\nreader = "folder"\npath = "more"\ndomains = ["left", "right"]\n\n'
 
@@ -102,3 +102,19 @@ def test_made_up_data_are_not_measured_under_the_name_of_real_ones(two: Path) ->
     (two.parent / "rehearsal.json").write_text(json.dumps(note), encoding="utf-8")
     with pytest.raises(DataError, match=r"made-up data.*two-rehearsal\.toml"):
         evaluated(two)
+
+
+def test_one_bad_task_says_how_to_run_the_others(two: Path) -> None:
+    add_the_second_task(two)
+    shutil.rmtree(two.parent / "more" / "right")
+    with pytest.raises(DataError, match=r"more/right.*; the others run with --only task=blobs$"):
+        evaluated(two)
+
+
+def test_a_method_that_needs_no_pretrained_weights_does_not_ask_for_them(two: Path) -> None:
+    text = two.read_text(encoding="utf-8").replace('"small-cnn"', '"timm:resnet10t"')
+    two.write_text(text, encoding="utf-8")
+    options = {"run_dir": two.parent / "runs", "quiet": True, "seeds": [0], "metrics": ["accuracy"]}
+    assert not api.evaluate(two, "majority", only=["task=blobs"], **options).failures
+    with pytest.raises(WeightsError, match="timm:resnet10t"):
+        api.evaluate(two, "ncm", only=["task=blobs"], **options)

@@ -54,8 +54,19 @@ MetricsOption = Annotated[
     str | None,
     typer.Option("--metrics", metavar="A,B", help="metrics whose conditions are to be measured; default: all"),
 ]
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise UsageError("--data-root: expected a folder, got an empty word; is a variable of the shell not set?")
+    return Path(text)
+
+
 DataRootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="folder of the data sets; default: the suite file's")
+    Path | None,
+    typer.Option(
+        "--data-root", metavar="<path>", parser=_folder, help="folder of the data sets; default: the suite file's"
+    ),
 ]
 RunDirOption = Annotated[Path, typer.Option("--run-dir", help="folder of your own records")]
 DeviceOption = Annotated[

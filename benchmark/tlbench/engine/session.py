@@ -24,13 +24,13 @@ from tlbench.engine.plan import PlannedFit, Selection, plan
 from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
 from tlbench.engine.workshop import Workshop
-from tlbench.errors import DataError, UnknownNameError, UsageError, listed, nearest
+from tlbench.errors import DataError, UnknownNameError, UsageError, WeightsError, listed, nearest
 from tlbench.methods.augment import AUGMENTATIONS
 from tlbench.methods.base import Method
 from tlbench.methods.resolve import Model, describe_model, model_of, resolve_model
 from tlbench.methods.trained import trained_model
 from tlbench.metrics.catalogue import METRICS
-from tlbench.models.zoo import load_backbone
+from tlbench.models.zoo import UNTRAINED, load_backbone
 from tlbench.records.store import Store
 from tlbench.suites.load import check_names, find_suite, load_suite
 from tlbench.suites.spec import Suite
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tlbench.methods.base import Predictor
+    from tlbench.models.backbone import Backbone
 
 _KINDS: Mapping[str, frozenset[str]] = {
     "accuracy": frozenset({"clean"}),
@@ -203,10 +204,10 @@ def open_session(
     )
     refuse_rehearsal(read, data)
     missing = _missing(read, data, chosen_selection, read.name if isinstance(suite, Suite) else str(suite))
-    network = load_backbone(chosen.backbone or read.protocol.backbone)
+    network = _network(chosen, chosen.backbone or read.protocol.backbone)
     store = Store(run_dir, read.name, read.hash)
     present = [task for task in selected_tasks(read, chosen_selection) if task not in missing]
-    data.check(present)
+    _check(data, present)
     notes = check_counts(data, present)
     work = Workshop(
         suite=read,
@@ -287,6 +288,41 @@ def _missing(suite: Suite, data: SuiteData, selection: Selection, shown: str) ->
             f"holds them, and `tlbench data status --suite {shown}` says where they are to be had"
         )
     return missing
+
+
+def _network(model: Model, name: str) -> Backbone:
+    """Return the backbone; for a method that starts from no pretrained weights, their absence is no matter.
+
+    Raises
+    ------
+    WeightsError
+        If its weights are not on this machine, and the method starts from them.
+    """
+    try:
+        return load_backbone(name)
+    except WeightsError:
+        if model.method.pretrained or ":" not in name or "@" in name:
+            raise
+        return load_backbone(f"{name}@{UNTRAINED}")
+
+
+def _check(data: SuiteData, tasks: Sequence[str]) -> None:
+    """Check the data of every task.
+
+    Raises
+    ------
+    DataError
+        For the first thing that is not as the suite says; where other tasks could do without it, how to run them.
+    """
+    for task in tasks:
+        try:
+            data.check([task])
+        except DataError as problem:
+            others = [other for other in tasks if other != task]
+            if not others:
+                raise
+            rest = ",".join(f"task={other}" for other in others)
+            raise DataError(f"{problem}; the others run with --only {rest}") from problem
 
 
 def refuse_rehearsal(suite: Suite, data: SuiteData) -> None:
