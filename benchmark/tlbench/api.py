@@ -264,25 +264,38 @@ def status(
     device: str | None = None,
     data_root: str | Path | None = None,
     run_dir: str | Path = RUN_DIR,
+    grid: bool = False,
+    recipe: str | None = None,
 ) -> StatusSummary:
-    """Return how much of an evaluation is stored, and how long that took against its forecast."""
+    """Return how much of an evaluation is stored, and how long that took against its forecast.
+
+    Arguments are those of ``plan``; no image is read.
+    """
     from tlbench.engine.forecast import open_place, open_plan
     from tlbench.engine.pace import pace
     from tlbench.engine.summary import StatusSummary, count
 
     selection = read_selection(seeds, shots, only, shard)
     place = open_place(suite, selection, data_root=Path(data_root) if data_root else None, run_dir=Path(run_dir))
-    opened = open_plan(
-        place,
-        selection,
-        model,
-        backbone=backbone,
-        settings=settings,
-        name=name,
-        metrics=several(metrics),
-        device=device,
+    opened = [
+        open_plan(
+            place,
+            read_selection(seeds, own_shots, only, shard),
+            own,
+            **named,
+            metrics=several(metrics),
+            device=device,
+        )
+        for own, own_shots, named in _rows_to_plan(
+            place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name
+        )
+    ]
+    return StatusSummary(
+        **count([fit for one in opened for fit in one.fits]),
+        pace=pace([(one.work, one.fits) for one in opened]),
+        notes=tuple(dict.fromkeys(note for one in opened for note in one.notes)),
+        models=tuple(one.work.model.name for one in opened),
     )
-    return StatusSummary(**count(opened.fits), pace=pace(opened.work, opened.fits), notes=opened.notes)
 
 
 def evaluate_grid(
@@ -514,8 +527,9 @@ def data_prepare(
     quiet: bool = False,
 ) -> Preparation:
     """Put a suite's images into the cache, where a run would find them; a killed one goes on where it stopped."""
-    from tlbench.data.build import build, in_gigabytes, plan_preparation
+    from tlbench.data.build import build, plan_preparation
     from tlbench.data.inventory import find_data
+    from tlbench.data.sizes import in_gigabytes
     from tlbench.engine.progress import ImagesTold, Reporter
 
     with Reporter(0, quiet=quiet) as reporter:

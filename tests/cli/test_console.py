@@ -25,7 +25,7 @@ def fail(problem: BaseException) -> int:
         (VerificationError("a number differs"), 4, "error: a number differs"),
         (KeyboardInterrupt(), 130, "interrupted; the same command resumes"),
         (OSError(errno.ENOSPC, "No space left", "/runs/x"), 2, "error: /runs/x: the disk is full"),
-        (OSError(errno.EROFS, "Read-only", "/runs/x"), 2, "error: /runs/x: the folder is read-only"),
+        (OSError(errno.EROFS, "Read-only", "/runs/x"), 2, "error: /runs/x: the folder is read-only; name another\n"),
         (PermissionError(errno.EACCES, "Denied", "/runs/x"), 2, "error: /runs/x: permission denied"),
         (RuntimeError("a slip"), 1, "error: RuntimeError: a slip (unexpected; TLBENCH_DEBUG=1 shows the traceback)"),
     ],

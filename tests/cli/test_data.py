@@ -70,7 +70,7 @@ def test_status_is_a_table_and_where_the_missing_is_to_be_had(folder: Path) -> N
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["task", "state", "domains", "images", "expected", "cache"]
     assert lines[1].split() == ["pets", "present", "2/2", "40", "40", "-"]
-    assert lines[2].split() == ["cars", "missing", "0/2", "-", "-", "-"]
+    assert lines[2].split() == ["cars", "missing", "0/2", "-", "undeclared", "-"]
     assert "cars: missing" in lines
     assert lines[-5:-2] == ["  to be had: the page of cars", "  size: 9 GB", "  licence: CC0"]
     assert lines[-1] == "2 of the suite's 4 pairs can run with the data in ."
@@ -82,6 +82,34 @@ def test_a_misspelt_task_is_told_with_the_nearest(folder: Path) -> None:
     done = run(folder, "status", "--task", "pet")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --task pet: suite 'mine' has no such task; did you mean 'pets'?\n"
+
+
+def test_a_folder_of_another_spelling_and_other_numbers_are_told_in_words(folder: Path) -> None:
+    (folder / "Cars").mkdir()
+    for number in (1, 2, 3):
+        (folder / "pets" / "photo" / "cat" / f"{number}.png").unlink()
+    text = " ".join(run(folder, "status").stdout.split())
+    assert "looked for: cars; 'Cars' is there: rename it 'cars'" in text
+    assert "pets/photo: 17 images, 3 fewer than the 20 that the suite counts" in text
+    named = run(folder, "verify", "--task", "cars")
+    assert "no data at cars; 'Cars' is there: rename it 'cars' (--data-root sets the root); to be had" in named.stderr
+
+
+def test_what_concerns_a_task_is_told_once_and_a_missing_domain_is_to_be_had(folder: Path) -> None:
+    whole = (folder / "mine.toml").read_text()
+    text = whole.replace('reader = "folder"\npath = "pets"', 'reader = "domainbed"\npath = "pets"\nobtain = "the vet"')
+    text = text.replace('obtain = "the vet"', 'obtain = "the vet"\noptions = { exclude = "list.txt" }')
+    (folder / "mine.toml").write_text(text)
+    (folder / "pets" / "list.txt").write_text("<html>")
+    assert run(folder, "status").stdout.count("list.txt, line 1") == 1
+    done = run(folder, "verify", "--quick")
+    assert done.stdout.count("list.txt, line 1") == 1
+    assert done.stderr.splitlines()[-1] == "error: 1 problem named above"
+    (folder / "pets" / "list.txt").unlink()
+    (folder / "pets" / "photo").rename(folder / "photo")
+    told = run(folder, "status", "--task", "pets").stdout
+    assert "pets: incomplete" in told
+    assert "to be had: the vet" in told
 
 
 def test_right_data_are_verified_with_code_0(folder: Path) -> None:
@@ -102,7 +130,7 @@ def test_every_unreadable_file_is_listed_with_code_4(folder: Path) -> None:
     assert done.returncode == 4
     for file in damaged:
         assert f"{file.relative_to(folder)}: cannot be decoded as an image" in done.stdout
-    assert done.stderr.splitlines()[-1] == "error: 2 image(s) that cannot be decoded"
+    assert done.stderr.splitlines()[-1] == "error: 2 images that cannot be decoded"
     assert run(folder, "verify", "--quick").returncode == 0
     found = json.loads(run(folder, "verify", "--json", "--quiet").stdout)
     assert [own["unreadable"][0]["name"] for own in found["domains"]] == ["cat/1.png", "dog/2.png"]
@@ -131,7 +159,7 @@ def test_other_numbers_are_a_table_and_code_4(folder: Path) -> None:
 def test_prepare_says_what_it_takes_and_that_it_is_done_already(folder: Path) -> None:
     first = run(folder, "prepare")
     assert first.returncode == 0, first.stderr
-    assert first.stderr.splitlines()[0].startswith("40 images to prepare: 0.000 GB in ")
+    assert first.stderr.splitlines()[0].startswith("40 images to prepare: 0.000009 GB in ")
     assert [line.split() for line in first.stdout.splitlines()[1:3]] == [
         ["pets/photo", "20", "now"],
         ["pets/sketch", "20", "now"],

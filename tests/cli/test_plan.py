@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,34 @@ def test_a_mistake_is_one_line_and_no_plan(words: list[str], said: str, capsys: 
     assert said in told.err
     assert told.out == ""
     assert len(told.err.splitlines()) == 1
+
+
+def test_a_budget_on_an_assumed_device_tells_what_it_leaves_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, empty_cache: Path
+) -> None:
+    words = ["--only", "task=PACS", "--seeds", "0", "--budget", "24h", "--run-dir", str(tmp_path)]
+    assert main([*PLAN, *words]) == 0
+    assert "if its CPU keeps up with crops and corruptions, which nobody knows without a probe" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_status_knows_the_rows_of_a_grid(suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = '[protocol.grid]\nlr = [1e-3, 1e-2]\nepochs = [1]\nregime = ["full", "head-only"]\n[tasks'
+    suite.write_text(suite.read_text().replace("[tasks", grid, 1))
+    words = ["--suite", str(suite), "--model", "finetune", "--run-dir", str(tmp_path / "runs"), "--grid"]
+    words += ["--only", "source=dim"]
+    assert main(["evaluate", *words, "--recipe", "regime=head-only", "--quiet", "--threads", "1"]) == 0
+    capsys.readouterr()
+    assert main(["status", *words, "--recipe", "regime=head-only"]) == 0
+    assert main(["status", *words, "--json"]) == 1
+    out = capsys.readouterr().out
+    status = json.loads(out[out.index("{") :])
+    assert (status["fits"], status["fits_to_do"], status["candidates"], status["candidates_to_do"]) == (2, 1, 4, 2)
+    assert main(["status", *words]) == 1
+    told = capsys.readouterr().out
+    assert "2 rows of the grid" in told
+    assert re.search(r"candidates +2 +4", told)
 
 
 def test_status_tells_what_is_stored_and_at_what_pace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -100,6 +101,28 @@ def test_a_kill_loses_only_the_last_files(files: list[Path], tmp_path: Path, rea
     assert done.returncode == -9
     FileDigests(tmp_path / "memory").of(files[0].parent, files)
     assert sorted(read) == ["4.bin", "5.bin"]
+
+
+def test_a_file_with_the_size_and_time_of_its_predecessor_is_read_again(files: list[Path], tmp_path: Path) -> None:
+    digests = FileDigests(tmp_path / "memory")
+    before = digests.of(files[0].parent, files)
+    state = files[3].stat()
+    files[3].write_bytes(b"abc")
+    os.utime(files[3], ns=(state.st_atime_ns, state.st_mtime_ns))
+    after = digests.of(files[0].parent, files)
+    assert after[3] == hashlib.sha256(b"abc").hexdigest()
+    assert after[:3] + after[4:] == before[:3] + before[4:]
+
+
+def test_lines_of_an_older_version_are_no_lines(files: list[Path], tmp_path: Path, read: list[str]) -> None:
+    digests = FileDigests(tmp_path / "memory")
+    digests.of(files[0].parent, files)
+    (memory,) = (tmp_path / "memory").iterdir()
+    old = [[name, *state[:2], "0" * 64] for name, *state in map(json.loads, memory.read_text().splitlines())]
+    memory.write_text("".join(json.dumps(line) + "\n" for line in old))
+    read.clear()
+    assert digests.of(files[0].parent, files) == FileDigests(None).of(files[0].parent, files)
+    assert len(read) == 12
 
 
 def test_half_a_line_costs_that_file_alone(files: list[Path], tmp_path: Path, read: list[str]) -> None:

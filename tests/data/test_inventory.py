@@ -69,6 +69,33 @@ def test_a_missing_domain_or_class_makes_a_task_incomplete(place: DataPlace) -> 
     assert (pets.state, pets.images) == ("incomplete", 20)
     assert [bool(own.problem) for own in pets.domains] == [False, True]
     assert "pets/sketch: expected a folder" in pets.domains[1].problem
+    assert pets.obtain == "the page of pets"
+
+
+def test_data_that_lie_beside_where_they_are_looked_for_are_found(place: DataPlace) -> None:
+    def hint(at: DataPlace) -> str:
+        return take_inventory(at, ["cars"]).tasks[0].hint
+
+    assert hint(place) == ""  # the folder of the pets is none of cars in another spelling
+    pets = replace(place, root=place.root / "pets")
+    assert take_inventory(pets, ["pets"]).tasks[0].hint == (
+        f"; it is in {place.root}, so this data root is a folder too deep: use --data-root {place.root}"
+    )
+    with pytest.raises(DataError, match=f"use --data-root {place.root}; to be had"):
+        verify(pets, ["pets"])
+    (place.root / "cars.tar.gz").write_bytes(b"")
+    assert hint(place) == f"; {place.root / 'cars.tar.gz'} is not unpacked: unpack it"
+    (place.root / "cars.tar.gz").unlink()
+    (place.root / "unpacked" / "cars").mkdir(parents=True)
+    assert hint(place) == f"; it is in {place.root / 'unpacked'}: use --data-root {place.root / 'unpacked'}"
+
+
+def test_a_domain_that_cannot_be_split_makes_a_task_incomplete(
+    folders: Callable[..., Path], suite_of: Callable[..., Suite]
+) -> None:
+    root = folders({"photo": TEN, "sketch": TEN})
+    suite = suite_of(["photo", "sketch"], protocol={"split": {"rule": "assaying-given", "max_train": 3}})
+    assert states(DataPlace(suite, root, root / "cache")) == {"pets": "incomplete"}
 
 
 def test_other_numbers_are_told_and_a_known_variant_is_named(place: DataPlace) -> None:
@@ -92,6 +119,27 @@ def test_prepared_images_are_seen_without_reading_a_file(place: DataPlace) -> No
     place.open().build("pets", "photo")
     pets = take_inventory(place).tasks[0]
     assert [own.prepared for own in pets.domains] == [20, 0]
+
+
+def test_files_that_may_be_unreadable_are_not_decoded_to_find_out(place: DataPlace) -> None:
+    sketch = place.root / "pets" / "sketch"
+    for name in ("cat/a.png", "dog/b.png"):
+        (sketch / name).write_bytes(b"no picture")
+    allowed = a_suite(options={"unreadable": 2})
+    tasks = {
+        name: task.model_copy(update={"reader": "domainbed", "classes": ("cat", "dog")})
+        for name, task in allowed.tasks.items()
+    }
+    lenient = replace(place, suite=allowed.model_copy(update={"tasks": tasks}))
+    pets = take_inventory(lenient).tasks[0]
+    assert pets.state == "present"
+    assert [(own.images, own.expected, own.undecided) for own in pets.domains] == [(20, 20, 0), (22, 20, 2)]
+    assert not (place.cache or place.root).exists() or not list((place.cache or place.root).rglob("*.lines"))
+    (sketch / "cat" / "c.png").write_bytes(b"no picture")
+    assert states(lenient)["pets"] == "differs"
+    (sketch / "cat" / "c.png").unlink()
+    lenient.open().own("pets", "sketch")  # looks
+    assert [(own.images, own.undecided) for own in take_inventory(lenient).tasks[0].domains] == [(20, 0), (20, 0)]
 
 
 def test_a_task_that_the_suite_lacks_is_told_with_the_nearest(place: DataPlace) -> None:
@@ -186,7 +234,7 @@ def test_the_cache_is_filled_where_a_run_looks_for_it(place: DataPlace) -> None:
 
 def test_images_that_do_not_fit_are_refused_before_the_first(place: DataPlace) -> None:
     made = replace(plan_preparation(place), free_bytes=1000)
-    with pytest.raises(StoreError, match=r"need 0\.000 GB, 0\.000 GB are free; set TLBENCH_CACHE"):
+    with pytest.raises(StoreError, match=r"need 0\.000009 GB, 0\.000001 GB are free; set TLBENCH_CACHE"):
         build(made)
     assert not (place.root.parent / "cache").exists()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tlbench import api
 from tlbench.engine.budget import read_budget, saving, within
-from tlbench.engine.forecast import open_place, open_plan
-from tlbench.engine.probe import Speeds
+from tlbench.engine.forecast import forecast_row, open_place, open_plan
+from tlbench.engine.probe import Speeds, operation_of
+from tlbench.engine.summary import summarise
 from tlbench.engine.workload import FitWork
 
 # Ten epochs of a thousand images are an hour; nothing else takes time.
@@ -62,6 +66,24 @@ def test_shards_are_the_fewest_that_each_fit(tmp_path: Path) -> None:
 def test_no_number_of_shards_helps_where_one_fit_takes_too_long(tmp_path: Path) -> None:
     found = within(2.0, fits_of(tmp_path, "PACS"), "slow")
     assert (found.parts, found.longest_hours) == (None, pytest.approx(3.145))
+
+
+def test_an_assumed_device_needs_cores_that_keep_up(tmp_path: Path) -> None:
+    part: dict[str, Any] = {"only": ["task=PACS"], "seeds": [0], "run_dir": tmp_path, "budget": "24h"}
+    (unknown,) = api.plan("ood172", "finetune", probe=False, **part).budgets
+    assert (unknown.assumed, unknown.cpu_cores) == (True, None)
+    place = open_place("ood172", {"only": {"task": ("PACS",)}, "seeds": (0,)}, data_root=None, run_dir=tmp_path)
+    row = forecast_row(open_plan(place, {"only": {"task": ("PACS",)}, "seeds": (0,)}, "finetune"), None)
+    slow = {name: 0.0 for fit in row.fits for name in map(operation_of, fit.left)} | {"fog": 36.0, "decode": 3.6}
+    here, there = summarise([replace(row, speeds=Speeds("here", slow))], 224, 24.0).hours
+    fog, decoded = 997 * 5, 9_991
+    assert there.cpu_hours == pytest.approx((fog * 36 + decoded * 3.6) / 3600)
+    # Pictures are decoded by all cores together, a corruption by one.
+    cores = os.cpu_count() or 1
+    assert there.cpu_cores == pytest.approx((fog * 36 + decoded * 3.6 * cores) / 3600 / there.total)
+    budgets = summarise([replace(row, speeds=Speeds("here", slow))], 224, 24.0).budgets
+    assert [(one.assumed, one.cpu_cores) for one in budgets] == [(False, None), (True, there.cpu_cores)]
+    assert here.cpu_cores is None
 
 
 def test_the_costliest_kind_of_condition_can_be_left_out() -> None:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from tlbench import api
-from tlbench.engine.forecast import Opened, open_place, open_plan
+from tlbench.data.prepare import SuiteData
+from tlbench.engine.forecast import Opened, forecast_row, open_place, open_plan
 from tlbench.engine.probe import Speeds
 from tlbench.engine.session import open_session
-from tlbench.engine.summary import PlanSummary
+from tlbench.engine.summary import PlanSummary, summarise
 from tlbench.errors import DataError, UsageError
+from tlbench.methods.declared_grid import rows_of
+from tlbench.suites.load import load_suite
 
 # Of PACS: 1,644 + 1,880 + 1,339 + 3,145 training images, 986 validation images, 203 + 234 + 167 + 393 test images, each
 # of these sets measured by its own source and as the target of three others.
@@ -119,6 +122,39 @@ def test_a_grid_is_all_its_rows(tmp_path: Path) -> None:
     assert plan.feature_passes == 220 * TRAIN + 2 * 4 * VAL
 
 
+def test_every_candidate_of_a_grid_takes_disk_and_the_chosen_one_twice(tmp_path: Path) -> None:
+    point = "backbone=timm:resnet50d.ra2_in1k,shots=full,augment=identity,regime=full"
+    plan = of_pacs(tmp_path, seeds=[0], grid=True, recipe=point)
+    alone = of_pacs(tmp_path, seeds=[0])
+    assert (plan.fits, plan.candidates) == (4, 4 * 4)
+    assert plan.fits_bytes == (4 + 1) * alone.fits_bytes
+
+
+def test_candidates_that_rows_share_take_disk_once(blobs: Path, tmp_path: Path) -> None:
+    one = open_place(blobs, {"seeds": (0,)}, data_root=None, run_dir=tmp_path)
+    searches = ("grid-search(finetune,epochs=(1,2))", "grid-search(finetune,epochs=(2,3))")
+    rows = [forecast_row(open_plan(one, {"seeds": (0,)}, search), None) for search in searches]
+    state = max(rows[0].fits[0].states.values())
+    assert summarise(rows, 16).fits_bytes == 2 * (2 + 3) * state  # two sources; two rows and three candidates
+    assert summarise(rows, 16).candidates == 2 * 3
+
+
+def test_a_wrapper_keeps_what_it_wraps_and_a_copy(tmp_path: Path) -> None:
+    assert (
+        of_pacs(tmp_path, "temperature(finetune)", seeds=[0]).fits_bytes == 2 * of_pacs(tmp_path, seeds=[0]).fits_bytes
+    )
+
+
+def test_images_are_prepared_once_for_all_rows_of_a_grid(tmp_path: Path) -> None:
+    point = "backbone=timm:resnet50d.ra2_in1k,shots=full"
+    place = open_place("ood172", {"only": {"task": ("PACS",)}}, data_root=None, run_dir=tmp_path)
+    rows = rows_of(place.suite, "finetune", recipe=point)
+    assert len(rows) > 2
+    part = {"only": {"task": ("PACS",)}, "shots": ("full",)}
+    fits = [fit for row in rows for fit in open_plan(place, part, row.model, backbone=row.backbone).fits]
+    assert sum(fit.left["prepare/decode"] for fit in fits) == ALL
+
+
 def test_one_point_of_a_grid_is_planned_alone(tmp_path: Path) -> None:
     plan = of_pacs(tmp_path, seeds=[0], recipe="epochs=100,shots=10")
     assert (plan.epochs, plan.training_images) == (100, 4 * 70)
@@ -208,6 +244,33 @@ def test_a_data_root_that_holds_some_tasks_is_counted_and_the_rest_is_declared(b
     plan = api.plan(suite, "finetune", seeds=[0], run_dir=tmp_path, probe=False)
     assert {task.task: task.training_images for task in plan.tasks} == {"blobs": 2 * 36, "more": 300}
     assert any("no data here for more" in note for note in plan.notes)
+
+
+def test_files_are_not_decoded_to_find_out_which_of_them_can_be(
+    suite_folder: Path, tmp_path: Path, empty_cache: Path
+) -> None:
+    (tmp_path / "blobs").symlink_to(suite_folder / "blobs")
+    text = (suite_folder / "blobs.toml").read_text().replace('"folder"', '"domainbed"', 1)
+    text = text.replace('path = "blobs"', 'path = "blobs"\nclasses = ["bottom", "middle", "top"]', 1)
+    text = text.replace("[protocol.split]\ntrain = 0.5\nval = 0.25\ntest = 0.25", '[protocol.split]\nrule = "assaying"')
+    text = text.replace(
+        'domains = ["left", "right", "dark"]',
+        """domains.left.counts = { train = 59, val = 6, test = 6 }
+domains.left.options.unreadable = 1
+domains.right.counts = { train = 60, val = 6, test = 6 }
+domains.dark.counts = { train = 60, val = 6, test = 6 }""",
+    )
+    suite = tmp_path / "blobs.toml"
+    suite.write_text(text)
+    plan = api.plan(suite, "ncm", seeds=[0], run_dir=tmp_path, probe=False)
+    assert plan.training_images == 59 + 60
+    assert any(note.startswith("blobs: which files can be decoded is not known") for note in plan.notes)
+    assert not list(empty_cache.rglob("unreadable*"))
+    assert not list(empty_cache.rglob("*.lines"))
+    # An evaluation looks, and the plan then counts what there is.
+    SuiteData(load_suite(suite), data_root=tmp_path).own("blobs", "left")
+    with pytest.raises(DataError, match=r"blobs/left +59/6/6 +60/6/6"):
+        api.plan(suite, "ncm", seeds=[0], run_dir=tmp_path, probe=False)
 
 
 @pytest.mark.parametrize("budget", ["24", "h", "-3h", "0h", "1w", "", "nan h"])

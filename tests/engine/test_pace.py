@@ -27,7 +27,7 @@ def paced(blobs: Path, model: str, run_dir: Path) -> Pace:
     selection = {"seeds": (0,)}
     place = open_place(blobs, selection, data_root=None, run_dir=run_dir)
     found = open_plan(place, selection, model, threads=1)
-    return pace(found.work, found.fits)
+    return pace([(found.work, found.fits)])
 
 
 def written(run_dir: Path, model: str) -> list[Path]:

@@ -19,7 +19,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 _STORAGE = {
     errno.ENOSPC: "the disk is full; the same command resumes once there is room",
     errno.EDQUOT: "the disk quota is used up; the same command resumes once there is room",
-    errno.EROFS: "the folder is read-only; name another with --run-dir",
+    errno.EROFS: "the folder is read-only; name another",
     errno.EACCES: "permission denied; name another folder, or change its permissions",
     errno.EPERM: "permission denied; name another folder, or change its permissions",
 }

@@ -20,7 +20,7 @@ from tlbench.cli.showing_data import (
     verdict,
     verification_as_json,
 )
-from tlbench.errors import VerificationError
+from tlbench.errors import UsageError, VerificationError
 
 app = typer.Typer(
     help="Look at a suite's data, check them, convert them, prepare them, rehearse without them.",
@@ -137,11 +137,19 @@ def rehearse(
     say(f"      tlbench evaluate --suite {file} --model finetune")
 
 
+def _out_folder(text: str) -> Path:
+    if not text.strip():
+        raise UsageError("--out: expected a folder, got an empty word; is a variable of the shell not set?")
+    return Path(text)
+
+
 _CONVERT_EXAMPLES = """Examples:
 
 tlbench data convert --suite ood172 --task PACS --out /data --download
 
-tlbench data convert --suite ood172 --task OfficeHome --from /copies/office-home --out /data --resume
+tlbench data convert --suite ood172 --task OfficeHome --from /copies/office-home --out /data
+
+Stopped in the middle, the same command goes on.
 
 Exit code 4: another number of images than the suite declares; the files are kept."""
 
@@ -149,8 +157,13 @@ Exit code 4: another number of images than the suite declares; the files are kep
 @app.command(epilog=_CONVERT_EXAMPLES)
 def convert(
     suite: SuiteOption,
-    task: Annotated[str, typer.Option("--task", help="a task of the suite")],
-    out: Annotated[Path, typer.Option("--out", help="the data root; the task's folder is made in it")],
+    task: Annotated[list[str], typer.Option("--task", metavar="NAME", help="a task of the suite; repeatable")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="<path>", parser=_out_folder, help="the data root; the task's folder is made in it"
+        ),
+    ],
     source: Annotated[
         str | None,
         typer.Option(
@@ -163,45 +176,70 @@ def convert(
     label: Annotated[str | None, typer.Option("--label", help="column of the labels")] = None,
     domain_column: Annotated[str | None, typer.Option("--domain-column", help="column of the domains")] = None,
     names: Annotated[
-        Path | None, typer.Option("--names", help="file of the copy's class names, one a line in label order")
+        Path | None,
+        typer.Option("--names", help="file of class names, one a line in label order, for a copy without them"),
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="commit, tag or branch of a hub copy")] = None,
     download: Annotated[
         bool, typer.Option("--download", help="fetch a hub copy; without it nothing is fetched")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="skip the domains that are finished")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on, as the same command does anyway")] = False,
     quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> int:
     """Write a hub copy of a task as folders of its stored images; none is encoded again."""
     from tlbench.data.conversion.convert import convert as write_folders
+    from tlbench.data.conversion.convert import convertible
     from tlbench.data.conversion.result import Columns
     from tlbench.engine.progress import Reporter
     from tlbench.suites.load import load_suite
 
-    with Reporter(0, quiet=quiet) as reporter:
-
-        def progress(name: str, done: int, total: int) -> None:
-            reporter.total, reporter.done = total, done
-            reporter.doing(name)
-
-        conversion = write_folders(
-            load_suite(suite),
-            task,
-            out,
-            source=source,
-            columns=Columns(image, label, domain_column),
-            label_names=names,
-            revision=revision,
-            download=download,
-            resume=resume,
-            progress=progress,
+    chosen, tasks = load_suite(suite), list(dict.fromkeys(task))
+    of_one_copy = {
+        "--from": source,
+        "--names": names,
+        "--image": image,
+        "--label": label,
+        "--domain-column": domain_column,
+        "--revision": revision,
+    }
+    given = [option for option, value in of_one_copy.items() if value is not None]
+    if len(tasks) > 1 and given:
+        raise UsageError(
+            f"{given[0]} says something of one copy, and {len(tasks)} tasks are named ({', '.join(tasks)}): give them "
+            f"one by one, or leave {given[0]} out, and every task's hub copy is taken"
         )
+    for name in tasks:
+        convertible(chosen, name, from_hub=source is None)
+    made = []
+    for name in tasks:
+        with Reporter(0, quiet=quiet) as reporter:
+
+            def progress(label: str, done: int, total: int, reporter: Reporter = reporter) -> None:
+                reporter.total, reporter.done = total, done
+                reporter.doing(label)
+
+            conversion = write_folders(
+                chosen,
+                name,
+                out,
+                source=source,
+                columns=Columns(image, label, domain_column),
+                label_names=names,
+                revision=revision,
+                download=download,
+                progress=progress,
+            )
+        made.append(conversion)
+        if not json:
+            show_conversion(conversion)
+        if not conversion.complete:
+            say(
+                f"{name}: the images are not as many as the suite declares: another version of the data? The files are "
+                f"kept; to convert another copy, remove the folders of these domains in {conversion.folder}, or name "
+                f"another --out"
+            )
     if json:
-        show_json(conversion.document())
-    else:
-        show_conversion(conversion)
-    if conversion.complete:
-        return 0
-    say("the images are not as many as the suite declares: another version of the data? The files are kept")
-    return VerificationError.exit_code
+        documents = [conversion.document() for conversion in made]
+        show_json(documents[0] if len(documents) == 1 else documents)
+    return 0 if all(conversion.complete for conversion in made) else VerificationError.exit_code

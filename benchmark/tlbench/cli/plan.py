@@ -101,6 +101,8 @@ def status(
     name: NameOption = None,
     seeds: SeedsOption = None,
     shots: ShotsOption = None,
+    grid: GridOption = False,
+    recipe: RecipeOption = None,
     only: OnlyOption = None,
     metrics: MetricsOption = None,
     shard: ShardOption = None,
@@ -121,6 +123,8 @@ def status(
             settings=tuple(settings or ()),
             name=name,
             **part,
+            grid=grid,
+            recipe=recipe,
             data_root=data_root,
             run_dir=run_dir,
         )

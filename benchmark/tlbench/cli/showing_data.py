@@ -27,12 +27,12 @@ def show_status(found: Inventory) -> None:
             own.state,
             f"{sum(domain.images is not None for domain in own.domains)}/{len(own.domains)}",
             own.images,
-            own.expected,
+            "undeclared" if own.expected is None else own.expected,
             _cached(own),
         ]
         for own in found.tasks
     ]
-    show_table(["task", "state", "domains", "images", "expected", "cache"], rows)
+    show_table(["task", "state", "domains", "images", "expected", "cache"], rows, right=(4,))
     for own in found.tasks:
         if own.state != "present":
             print()
@@ -42,6 +42,12 @@ def show_status(found: Inventory) -> None:
             if domain.variant:
                 print()
                 _wrapped(f"{own.task}/{domain.domain}: these seem to be {domain.variant}")
+            if domain.undecided:
+                print()
+                _wrapped(
+                    f"{own.task}/{domain.domain}: {domain.images} files, of which up to {domain.undecided} may be "
+                    "unreadable; nobody has looked yet (`tlbench data verify` does)"
+                )
     print()
     place = found.place
     _wrapped(f"{found.pairs} of the suite's {len(place.suite.pairs)} pairs can run with the data in {place.root}")
@@ -72,6 +78,7 @@ def status_as_json(found: Inventory) -> dict[str, Any]:
                         "used": domain.used,
                         "prepared": domain.prepared,
                         "problem": domain.problem or None,
+                        "undecided": domain.undecided,
                     }
                     for domain in own.domains
                 ],
@@ -109,7 +116,7 @@ def show_verification(found: Verification) -> None:
         _wrapped(text)
     for own in found.domains:
         for image in own.unreadable[:_NAMED]:
-            print(_one_line(image.reason.removesuffix("; get this file again, or remove it")))
+            print(_one_line(image.reason.removesuffix("; get this file again")))
         if own.unreadable_count > _NAMED:
             print(f"... and {own.unreadable_count - _NAMED} more of {own.name} (--json names them)")
 
@@ -117,12 +124,12 @@ def show_verification(found: Verification) -> None:
 def verdict(found: Verification) -> str:
     """Return what is wrong in one line, empty where nothing is."""
     wrong = [
-        f"{len(found.differing)} domain(s) with other numbers of images than the suite counts" * bool(found.differing),
-        f"{len(found.strangers)} domain(s) with other members than those confirmed" * bool(found.strangers),
-        f"{found.unreadable} image(s) that cannot be decoded" * bool(found.unreadable),
-        f"{len(found.problems)} thing(s) that are not as the suite says" * bool(found.problems),
+        (len(found.differing), "domain", "with other numbers of images than the suite counts"),
+        (len(found.strangers), "domain", "with other members than those confirmed"),
+        (found.unreadable, "image", "that cannot be decoded"),
+        (len(found.problems), "problem", "named above"),
     ]
-    return ", ".join(text for text in wrong if text)
+    return ", ".join(f"{_many(n, what)} {which}" for n, what, which in wrong if n)
 
 
 def verification_as_json(found: Verification) -> dict[str, Any]:
@@ -205,12 +212,17 @@ def show_conversion(conversion: Conversion) -> None:
     )
     at = f" at {conversion.revision}" if conversion.revision else ""
     say(f"{conversion.source}{at} is in {conversion.folder}")
+    # What splits are worth follows from the names only where the numbers of images are the published ones.
     if conversion.stored_names:
-        say("files have their stored names: if these are the original ones, splits have the published members")
+        worth = ": if these are the original ones, splits have the published members" if conversion.published else ""
+        say(f"files have their stored names{worth}")
     else:
-        say(f"files are called by row number ({conversion.reason}): splits have the published counts, not the members")
+        worth = ": splits have the published counts, not the members" if conversion.published else ""
+        say(f"files are called by row number ({conversion.reason}){worth}")
+    if conversion.broken:
+        say(f"kept as they are, though their bytes are no known kind of image: {conversion.broken}")
     if conversion.unlisted:
-        say(f"{conversion.unlisted} of them are GIF, which readers of folders pass over")
+        say(f"GIF, which readers of folders pass over: {conversion.unlisted}")
 
 
 def _head(place: DataPlace) -> dict[str, Any]:
@@ -231,20 +243,31 @@ def _show_block(own: TaskState) -> None:
             facts.append(("", domain.problem))
         if domain.differs and domain.images is not None and domain.expected is not None:
             more = domain.images - domain.expected
-            facts.append(("", f"{own.task}/{domain.domain}: {domain.images} images, {more:+} than the suite counts"))
+            facts.append(
+                (
+                    "",
+                    f"{own.task}/{domain.domain}: {domain.images:,} images, {abs(more):,} "
+                    f"{'more' if more > 0 else 'fewer'} than the {domain.expected:,} that the suite counts",
+                )
+            )
     if own.state == "missing":
-        facts.append(("looked for", str(own.looked_for)))
+        facts.append(("looked for", f"{own.looked_for}{own.hint}"))
     if own.state in ("missing", "incomplete"):
         facts += [("to be had", own.obtain), ("size", own.size), ("licence", own.licence)]
     print(f"{own.task}: {own.state}")
-    for name, text in facts:
+    # What concerns the whole task is told by every domain.
+    for name, text in dict.fromkeys(facts):
         if text:
             _wrapped(f"{name}: {text}" if name else text, indent="  ")
 
 
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def _counts(counted: Any) -> str:
     if counted.expected is None:
-        return "-"
+        return "undeclared"
     return "variant" if counted.variant else "right" if counted.right else "differ"
 
 
@@ -254,7 +277,7 @@ def _remarks(found: Verification) -> list[str]:
     for own in found.domains:
         if own.allowed:
             remarks.append(
-                f"{own.name}: {len(own.allowed)} unreadable image(s) are left out, as the suite says: "
+                f"{own.name}: left out as the suite says, {_many(len(own.allowed), 'unreadable image')}: "
                 f"{', '.join(own.allowed)}"
             )
     notes: dict[str, list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -73,6 +74,7 @@ def _show_amounts(summary: PlanSummary) -> None:
     done, measured = summary.fits - summary.fits_to_do, summary.measurements - summary.measurements_to_do
     rows: list[list[object]] = [
         ["fits", f"{summary.fits_to_do:,}", f"{done:,} stored already" if done else ""],
+        *(_candidates(summary) if summary.candidates else ()),
         ["training images", f"{summary.training_images:,}", "an epoch of all fits"],
     ]
     if summary.epochs:
@@ -91,6 +93,12 @@ def _show_amounts(summary: PlanSummary) -> None:
         ["disk: predictions", size(summary.predictions_bytes), ""],
     ]
     show_table(["", "to do", ""], rows, right=(1,))
+
+
+def _candidates(summary: PlanSummary) -> list[list[object]]:
+    done = summary.candidates - summary.candidates_to_do
+    stored = f", {done:,} of them already" if done else ""
+    return [["candidates", f"{summary.candidates_to_do:,}", f"fits to select among, stored, too{stored}"]]
 
 
 def _cache_words(summary: PlanSummary) -> str:
@@ -137,22 +145,47 @@ def _devices(devices: Sequence[DeviceHours]) -> list[str]:
         rates = ", ".join(f"{name} {_rate(rate)}" for name, rate in device.rates.items())
         rates = f", images a second: {rates}" if rates else ""
         if device.assumed:
-            cpu = "" if device.cpu_hours is None else f" ({hours(device.cpu_hours)} of this machine's)"
+            cpu = "" if device.cpu_hours is None else f" ({hours(device.cpu_hours)} of this machine's{_cores(device)})"
             notes.append(f"assumed: {device.device}{rates}; the network alone, without the CPU's work on images{cpu}")
         else:
-            notes.append(f"here: {device.device}, one process, as fast as the last probe found it{rates}")
+            when = f" ({device.probed})" if device.probed else ""
+            notes.append(f"here: {device.device}, one process, at the fastest that probes have found{when}{rates}")
     if any(device.by_kind.get("attack") for device in devices):
         notes.append("attacks at most: an image that breaks early is not attacked any further")
     return notes
 
 
+def _cores(device: DeviceHours) -> str:
+    return "" if not device.cpu_cores else f"; {_about(device.cpu_cores)} would keep up"
+
+
+def _about(cores: float) -> str:
+    n = max(1, ceil(cores))
+    return f"about {n:,} such core{'s' if n > 1 else ''}"
+
+
+def _caveat(budget: Within) -> list[str]:
+    """Say what the hours of an assumed device leave out."""
+    if not budget.assumed:
+        return []
+    if budget.cpu_cores is None:
+        return ["  if its CPU keeps up with crops and corruptions, which nobody knows without a probe"]
+    if not budget.cpu_cores:
+        return []
+    return [
+        "  if its CPU keeps up with crops, corruptions and the like: that takes "
+        f"{_about(budget.cpu_cores)}, as this machine's are"
+    ]
+
+
 def _budget_lines(budget: Within, summary: PlanSummary) -> list[str]:
     where = _named(budget.device, summary)
     if budget.fits == budget.of:
-        return [f"within {hours(budget.budget_hours)} on {where}: all of it ({hours(budget.hours)})"]
+        return [f"within {hours(budget.budget_hours)} on {where}: all of it ({hours(budget.hours)})", *_caveat(budget)]
     lines = [
         f"within {hours(budget.budget_hours)} on {where}: {budget.fits:,} of {budget.of:,} fits"
-        + (f", up to {budget.last}" if budget.last else "")
+        + (f", up to {budget.last}" if budget.last else ""),
+        *_caveat(budget),
     ]
     if budget.words:
         what = f"seed{_s(budget.seeds)} {_joined(budget.seeds)}" if budget.seeds else "these tasks of one seed"
@@ -189,6 +222,10 @@ def show_status(status: StatusSummary) -> None:
         ["fits", status.fits - status.fits_to_do, status.fits],
         ["measurements", status.measurements - status.measurements_to_do, status.measurements],
     ]
+    if status.candidates:
+        rows.insert(1, ["candidates", status.candidates - status.candidates_to_do, status.candidates])
+    if len(status.models) > 1:
+        print(f"{len(status.models)} rows of the grid:")
     show_table(["", "stored", "of"], rows)
     pace = status.pace
     parts = [f"forecast {hours(pace.forecast_hours)}"] if pace.forecast_hours is not None else []

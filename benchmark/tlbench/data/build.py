@@ -9,6 +9,7 @@ from pathlib import Path
 from tlbench.data.cache import ImageCache, Progress
 from tlbench.data.counts import Counted, count_domain, refuse_other_counts
 from tlbench.data.inventory import DataPlace
+from tlbench.data.sizes import in_gigabytes
 from tlbench.errors import DataError, StoreError
 
 
@@ -134,19 +135,3 @@ def build(
         for own in preparation.domains:
             if own.task == task:
                 data.build(task, own.domain)
-
-
-def in_gigabytes(n: int) -> str:
-    """Return a number of bytes as people say it.
-
-    >>> in_gigabytes(211_300_000_000), in_gigabytes(1_504_000_000), in_gigabytes(2_000_000)
-    ('211 GB', '1.5 GB', '0.002 GB')
-    """
-    gigabytes = n / 1e9
-    return (
-        f"{gigabytes:.0f} GB"
-        if gigabytes >= 10
-        else f"{gigabytes:.1f} GB"
-        if gigabytes >= 0.1
-        else f"{gigabytes:.3f} GB"
-    )

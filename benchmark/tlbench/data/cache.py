@@ -32,11 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_dir
 
-from tlbench.data.digests import FileDigests
+from tlbench.data.digests import FileDigests, NotRememberedError, only_remembered
 from tlbench.data.domain import Listing
 from tlbench.data.images import MappedImages
 from tlbench.data.partial import PartialEntry
 from tlbench.data.resize import Rule, resize
+from tlbench.data.sizes import in_gigabytes
 from tlbench.errors import DataError, StoreError
 from tlbench.seeds import digest
 
@@ -138,12 +139,16 @@ class ImageCache:
             If an image cannot be decoded.
         StoreError
             If the folder cannot be written, or the disk is full; the images that are done are kept.
+        NotRememberedError
+            If the entry would have to be built inside ``remembered_only``.
         """
         entry = self._entry(listing, size, rule)
         # A whole entry is read without the lock: a cache that another user filled may be read-only.
         cached = _opened(entry, len(listing), size)
         if cached is not None:
             return cached
+        if only_remembered():
+            raise NotRememberedError(f"the images of {label} are not in {self.folder} yet")
         with _explained(self.folder, label), _locked(entry):
             cached = _opened(entry, len(listing), size)
             if cached is None:
@@ -164,7 +169,7 @@ def _build(entry: Path, listing: Listing, size: int, rule: Rule, label: str, pro
         done = partial.resume()
         needed, free = (len(listing) - done) * size * size * 3, shutil.disk_usage(entry.parent).free
         if needed > free:
-            raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free")
+            raise OSError(errno.ENOSPC, f"{in_gigabytes(needed)} are needed, {in_gigabytes(free)} are free")
         try:
             with partial.appending() as append:
                 for place, pixels in enumerate(_decoded(listing, size, rule, done), done):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tlbench.errors import DataError
 
@@ -47,10 +47,7 @@ def decode(stored: bytes | Path, where: str) -> NDArray[np.uint8]:
             image.load()
             return to_rgb(image, where)
     except _UNREADABLE as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"{where}: cannot be decoded as an image ({told[0]}); get this file again, or remove it"
-        ) from error
+        raise DataError(f"{where}: cannot be decoded as an image ({_reason(error)}); get this file again") from error
 
 
 def to_rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
@@ -73,3 +70,12 @@ def to_rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
         covered = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", covered.size, "white"), covered)
     return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _reason(error: BaseException) -> str:
+    """Return what Pillow or the system say, without the file that they would name once more."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format that is known"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

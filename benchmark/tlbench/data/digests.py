@@ -23,6 +23,7 @@ from tlbench.seeds import digest
 _KEPT_EVERY_FILES = 5_000
 _KEPT_EVERY_SECONDS = 30.0
 _AT_ONCE = 512
+_ENTRY = 5  # size, two times, number and digest; lines of other lengths are of older versions
 
 _remembered_only: ContextVar[bool] = ContextVar("remembered_only", default=False)
 
@@ -31,9 +32,33 @@ class NotRememberedError(LookupError):
     """A file would have to be read, and ``remembered_only`` forbids it."""
 
 
+class UndecidedError(NotRememberedError):
+    """Files would have to be decoded to tell which of them are images, and ``remembered_only`` forbids it.
+
+    Attributes
+    ----------
+    images : int
+        Files that were found.
+    allowed : int
+        So many of them the suite lets be dropped.
+    """
+
+    def __init__(self, where: str, images: int, allowed: int) -> None:
+        super().__init__(f"{where}: nobody has looked yet which of {images} files can be decoded")
+        self.images, self.allowed = images, allowed
+
+
+def only_remembered() -> bool:
+    """Return whether this is within ``remembered_only``."""
+    return _remembered_only.get()
+
+
 @contextlib.contextmanager
 def remembered_only() -> Iterator[None]:
-    """Raise ``NotRememberedError`` instead of reading a file: for questions that must stay cheap."""
+    """Raise ``NotRememberedError`` instead of reading a file, decoding one, or building a cache.
+
+    For questions that must stay cheap.
+    """
     token = _remembered_only.set(True)
     try:
         yield
@@ -42,7 +67,7 @@ def remembered_only() -> Iterator[None]:
 
 
 class FileDigests:
-    """SHA-256 of files; a file whose path, size and time of change are known is not read again.
+    """SHA-256 of files; a file whose path, size, times of change and number on its disk are known is not read again.
 
     Parameters
     ----------
@@ -79,8 +104,8 @@ class FileDigests:
         found: dict[int, str] = {}
         for i, (key, state) in enumerate(zip(keys, states, strict=True)):
             entry = known.get(key)
-            if entry is not None and entry[:2] == state:
-                found[i] = str(entry[2])
+            if entry is not None and entry[:-1] == state:
+                found[i] = str(entry[-1])
         unknown = [i for i in range(len(paths)) if i not in found]
         if unknown and _remembered_only.get():
             raise NotRememberedError(f"{len(unknown)} files below {root} have not been read yet")
@@ -112,7 +137,7 @@ class FileDigests:
             for line in stream:
                 with contextlib.suppress(ValueError, TypeError):
                     name, *entry = json.loads(line)
-                    if isinstance(name, str) and len(entry) == 3:
+                    if isinstance(name, str) and len(entry) == _ENTRY:
                         known[name] = entry
         return known
 
@@ -144,8 +169,9 @@ def _read(files: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, str]]:
 
 
 def _state(path: Path) -> list[object]:
+    """Return what tells a file from its successor: programs set the time of change back, the others they cannot."""
     stat = os.stat(path)
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _sha256(path: Path) -> str:

@@ -9,12 +9,13 @@ from typing import Literal
 
 from tlbench.data.cache import Progress
 from tlbench.data.counts import variant_of
+from tlbench.data.digests import UndecidedError, remembered_only
 from tlbench.data.prepare import SuiteData
 from tlbench.data.readers.catalogue import IN_FOLDERS
 from tlbench.data.rehearsal.rehearse import is_rehearsal
 from tlbench.errors import DataError, UsageError, listed, nearest
 from tlbench.suites.load import find_suite, is_file_reference, load_suite
-from tlbench.suites.spec import Suite
+from tlbench.suites.spec import DomainSpec, Suite
 
 State = Literal["present", "differs", "incomplete", "missing"]
 _NEEDS_NO_ROOT = frozenset({"embedded"})
@@ -68,7 +69,8 @@ class DataPlace:
         absent = {name: place for name, place in self.open().missing().items() if name in chosen}
         for name in absent if tasks or len(absent) == len(chosen) else ():
             obtain = f"; to be had: {self.suite.tasks[name].obtain}" if self.suite.tasks[name].obtain else ""
-            raise DataError(f"{name}: {absent[name]} (--data-root sets the root){obtain}")
+            root = "" if "--data-root" in absent[name] else " (--data-root sets the root)"
+            raise DataError(f"{name}: {absent[name]}{root}{obtain}")
         return tuple(name for name in chosen if name not in absent), absent
 
 
@@ -80,7 +82,8 @@ class DomainState:
     ----------
     domain : str
     images : int or None
-        Found, without those that the suite lets be dropped; None where they cannot be listed.
+        Found, without those that the suite lets be dropped; None where they cannot be listed. Files, where
+        ``undecided``.
     expected : int or None
         None where the suite declares no counts.
     variant : str or None
@@ -91,6 +94,8 @@ class DomainState:
         How many of these are in the cache.
     problem : str
         Why the images cannot be listed.
+    undecided : int
+        So many of the found files the suite lets be dropped as unreadable, and nobody has looked yet which.
     """
 
     domain: str
@@ -100,11 +105,14 @@ class DomainState:
     used: int = 0
     prepared: int = 0
     problem: str = ""
+    undecided: int = 0
 
     @property
     def differs(self) -> bool:
         """Whether these cannot be the declared images, by their number."""
-        return None not in (self.images, self.expected) and self.images != self.expected and self.variant is None
+        if self.images is None or self.expected is None or self.variant is not None:
+            return False
+        return not 0 <= self.images - self.expected <= self.undecided
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,13 @@ class TaskState:
     ----------
     task : str
     state : {"present", "differs", "incomplete", "missing"}
-        ``"differs"``: other numbers of images than declared; ``"incomplete"``: domains that cannot be read.
+        ``"differs"``: other numbers of images than declared; ``"incomplete"``: domains that cannot be read
+        or split.
     looked_for : Path
     domains : tuple of DomainState
     obtain, size, licence : str
+    hint : str
+        Where the data seem to be instead, should they be missing.
     """
 
     task: str
@@ -128,6 +139,7 @@ class TaskState:
     obtain: str
     size: str
     licence: str
+    hint: str = ""
 
     @property
     def images(self) -> int | None:
@@ -218,14 +230,16 @@ def _task_state(place: DataPlace, task: str, absent: bool, looking: Callable[[st
     # One task at a time: the names of a million files are not kept.
     data = place.open()
     domains = tuple(_domain_state(data, task, domain, absent, looking) for domain in spec.domains)
+    looked_for = place.root / (spec.path or "")
     return TaskState(
         task,
         _state_of(domains, absent or _nothing_of(place, task)),
-        place.root / (spec.path or ""),
+        looked_for,
         domains,
         obtain=spec.obtain,
         size=spec.size,
         licence=spec.licence,
+        hint=data.hint_at(task) if absent else "",
     )
 
 
@@ -239,7 +253,11 @@ def _domain_state(
     if looking is not None:
         looking(f"{task}/{domain}")
     try:
-        listing = data.own(task, domain)
+        with remembered_only():
+            listing = data.own(task, domain)
+    except UndecidedError as found:
+        variant = _possible_variant(spec, found)
+        return DomainState(domain, found.images, expected, variant, undecided=found.allowed)
     except DataError as problem:
         return DomainState(domain, None, expected, problem=str(problem))
     images = len(listing) - len(listing.unreadable)
@@ -248,6 +266,14 @@ def _domain_state(
     except DataError as problem:
         return DomainState(domain, images, expected, problem=str(problem))
     return DomainState(domain, images, expected, variant_of(spec, images), used, prepared)
+
+
+def _possible_variant(spec: DomainSpec, found: UndecidedError) -> str | None:
+    """Return the known version that the found files can be, should some of them be unreadable."""
+    numbers = range(found.images, found.images - found.allowed - 1, -1)
+    if spec.counts is not None and spec.counts.all in numbers:
+        return None
+    return next((name for n in numbers if (name := variant_of(spec, n)) is not None), None)
 
 
 def _nothing_of(place: DataPlace, task: str) -> bool:
@@ -259,7 +285,7 @@ def _nothing_of(place: DataPlace, task: str) -> bool:
 
 
 def _state_of(domains: Sequence[DomainState], nothing: bool) -> State:
-    lacking = [own for own in domains if own.images is None]
+    lacking = [own for own in domains if own.images is None or own.problem]
     if lacking:
         return "missing" if nothing and len(lacking) == len(domains) else "incomplete"
     return "differs" if any(own.differs for own in domains) else "present"

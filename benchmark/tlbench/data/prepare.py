@@ -16,6 +16,7 @@ from tlbench.data.domain import Listing, Split, first_per_class
 from tlbench.data.images import MappedImages
 from tlbench.data.originals import Originals
 from tlbench.data.readers.catalogue import IN_FOLDERS, read_domain
+from tlbench.data.readers.instead import way_out
 from tlbench.data.splits import PARTS, fair_order, split_places
 from tlbench.errors import DataError, UsageError, listed, nearest
 from tlbench.records.manifest import Manifest
@@ -220,11 +221,17 @@ class SuiteData:
 
     def missing(self) -> dict[str, str]:
         """Return the tasks that have nothing below the data root, each with where its data were looked for."""
-        return {
-            name: f"no data at {self.root / spec.path}"
+        absent = {
+            name: self.root / spec.path
             for name, spec in self.suite.tasks.items()
             if spec.reader in IN_FOLDERS and spec.path and not _somewhere(self.root / spec.path)
         }
+        return {name: f"no data at {place}{self.hint_at(name)}" for name, place in absent.items()}
+
+    def hint_at(self, task: str) -> str:
+        """Return where a missing task's folder seems to be, or what its name should be; empty where nobody knows."""
+        paths = {spec.path for spec in self.suite.tasks.values() if spec.path}
+        return way_out(self.root / (self.suite.tasks[task].path or ""), self.root, "folder", paths)
 
     def notes(self, task: str) -> list[str]:
         """Return what the readers know of a task's data beyond the images, such as where their names come from."""

@@ -50,6 +50,11 @@ class Within:
         Into so many shards the plan is cut at least for each to fit; None where a single fit takes longer.
     longest_hours : float
         Of these shards the longest, or the longest fit.
+    assumed : bool
+        Whether the hours are of the network alone, on a device that the suite declares.
+    cpu_cores : float or None
+        Where they are: cores like this machine's that it takes for the CPU's work on images to be done in the same
+        time; None where this machine was not probed.
     """
 
     device: str
@@ -63,6 +68,8 @@ class Within:
     words: str
     parts: int | None
     longest_hours: float
+    assumed: bool = False
+    cpu_cores: float | None = None
 
 
 @dataclass(frozen=True)

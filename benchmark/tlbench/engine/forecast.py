@@ -6,16 +6,19 @@ probe of this machine. A backbone whose weights are elsewhere is probed without 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench.data.counts import check_counts
+from tlbench.data.counts import count_domain, refuse_other_counts
+from tlbench.data.digests import NotRememberedError, remembered_only
 from tlbench.data.prepare import SuiteData
+from tlbench.engine.candidates import InnerFit, cost_left, inner_id, inner_methods
 from tlbench.engine.execute import pending
 from tlbench.engine.pace import network_of, sizing_of
-from tlbench.engine.plan import PlannedFit, Selection, plan
+from tlbench.engine.plan import PlannedFit, Selection, Sizes, plan
 from tlbench.engine.probe import Prober, Speeds, recalled_speeds, remember_speeds
 from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
@@ -28,6 +31,7 @@ from tlbench.engine.session import (
     selected_tasks,
 )
 from tlbench.engine.sizes import KnownSizes
+from tlbench.engine.stored import Source, StoredWork, planned_fits
 from tlbench.engine.workload import FitWork, Preparation, fit_work
 from tlbench.engine.workshop import Workshop
 from tlbench.errors import DataError, FitError, TlbenchError, WeightsError
@@ -54,20 +58,23 @@ class Place:
     suite : Suite
     data : SuiteData
     sizes : KnownSizes
-    cached : frozenset of (task, domain)
-        Domains whose images are in the cache.
-    missing : mapping of str to str
-        Tasks without data, and where these were looked for.
+    here : tuple of str
+        Tasks whose data are here, and known well enough to be counted.
     store : Store
+    held : StoredWork
+        What that holds.
+    preparation : Preparation
+        What is to be cached, once for all models that are planned for.
     notes : tuple of str
     """
 
     suite: Suite
     data: SuiteData
     sizes: KnownSizes
-    cached: frozenset[tuple[str, str]]
-    missing: Mapping[str, str]
+    here: tuple[str, ...]
     store: Store
+    held: StoredWork
+    preparation: Preparation
     notes: tuple[str, ...]
 
 
@@ -118,7 +125,7 @@ class Opened:
 def open_place(
     suite: str | Path | Suite, selection: Mapping[str, Any], *, data_root: Path | None, run_dir: Path
 ) -> Place:
-    """Find out how many images there are, in the data or from the suite; nothing is decoded or written.
+    """Find out how many images there are, in the data or from the suite; no image is read, nothing is written.
 
     Raises
     ------
@@ -135,20 +142,64 @@ def open_place(
     refuse_rehearsal(read, data)
     tasks = selected_tasks(read, chosen)
     missing = {task: place for task, place in data.missing().items() if task in tasks}
-    here = [task for task in tasks if task not in missing]
-    data.check(here)
-    notes = check_counts(data, here)
-    for task, place in missing.items():
-        for domain, spec in read.tasks[task].domains.items():
-            if spec.counts is None:
-                raise DataError(
-                    f"{task}/{domain}: {place}, and the suite declares no counts, so nobody knows how many images "
-                    "there are; --data-root names the folder of the data"
-                )
-    if missing:
-        notes = [*notes, f"no data here for {', '.join(missing)}: as many images as the suite declares"]
-    sizes, store = KnownSizes(data, here), Store(run_dir, read.name, read.hash)
-    return Place(read, data, sizes, frozenset(sizes.cached()), missing, store, tuple(notes))
+    with remembered_only():
+        here, undecided, notes = _checked(data, [task for task in tasks if task not in missing])
+        for task, place in missing.items():
+            _need_counts(read, task, f"{place}, and", "--data-root names the folder of the data")
+        for task in undecided:
+            reason = "nobody has looked yet which of its files can be decoded, and"
+            _need_counts(read, task, reason, "`tlbench data prepare` looks")
+        if missing:
+            notes.append(f"no data here for {', '.join(missing)}: as many images as the suite declares")
+        if undecided:
+            notes.append(
+                f"{', '.join(undecided)}: which files can be decoded is not known before `tlbench data verify` or an "
+                "evaluation has looked; as many images as the suite declares"
+            )
+        sizes, store = KnownSizes(data, here), Store(run_dir, read.name, read.hash)
+        tasks_sizes = {
+            (task, domain): sizes.images(task, domain)
+            for task in (*here, *undecided, *missing)
+            for domain in read.tasks[task].domains
+        }
+        preparation = Preparation(read, tasks_sizes, frozenset(sizes.cached()))
+    return Place(read, data, sizes, tuple(here), store, StoredWork(store), preparation, tuple(notes))
+
+
+def _checked(data: SuiteData, tasks: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """Check data as an evaluation does before it starts, as far as that goes without reading an image.
+
+    Returns
+    -------
+    tasks : list of str
+        Whose images can be counted.
+    undecided : list of str
+        The others.
+    notes : list of str
+    """
+    here: list[str] = []
+    undecided: list[str] = []
+    counted = []
+    for task in tasks:
+        try:
+            data.check([task])
+            here.append(task)
+        except NotRememberedError:
+            undecided.append(task)
+        for domain, own in data.suite.tasks[task].domains.items():
+            if own.counts is not None:
+                with suppress(NotRememberedError):
+                    counted.append(count_domain(data, task, domain))
+    return here, undecided, refuse_other_counts(counted, data.suite.name)
+
+
+def _need_counts(suite: Suite, task: str, reason: str, way_out: str) -> None:
+    for domain, spec in suite.tasks[task].domains.items():
+        if spec.counts is None:
+            raise DataError(
+                f"{task}/{domain}: {reason} the suite declares no counts, so nobody knows how many images there are; "
+                f"{way_out}"
+            )
 
 
 def open_plan(
@@ -190,8 +241,17 @@ def open_plan(
     cost = cost_of(chosen.method, suite.protocol.recipe)
     if cost.assumed:
         notes.append(f"{chosen.name} does not say what it costs: assumed is the suite's recipe on all weights")
-    fits = [only_kinds(planned, kinds) for planned in _planned(place, work, Selection(**selection))]
-    counted, images = _counted(place, work, cost, fits)
+    with remembered_only():
+        fits, exact, by_rows = _planned(place, work, Selection(**selection))
+        counted = _counted(place, work, cost, [only_kinds(planned, kinds) for planned in fits], exact)
+    if by_rows:
+        names = ", ".join(sorted({task for task, _ in by_rows}))
+        notes.append(f"{names}: what is stored was told by its rows, without the images, which are not in the cache")
+    searched = {(fit.planned.key.task, fit.planned.key.source) for fit in counted if fit.candidates_left}
+    if place.held.nameless and searched - exact:
+        names = ", ".join(sorted({task for task, _ in searched - exact}))
+        notes.append(f"{names}: stored candidates cannot be told before the images are in the cache")
+    images = {key: place.preparation.sizes[key] for key in place.preparation.seen}
     return Opened(place, work, cost, counted, images, (*notes, *place.notes))
 
 
@@ -219,7 +279,7 @@ def forecast_row(opened: Opened, prober: Prober | None) -> Row:
             # A network may refuse the suite's image size, or not fit into memory: the rest of the plan still holds.
             notes.append(f"{network.name} cannot be probed here: {_first_line(error)}")
         else:
-            remember_speeds(speeds, *known)
+            speeds = remember_speeds(speeds, *known)
     else:
         speeds = recalled_speeds(*known)
         if speeds is None or speeds.lacks(wanted):
@@ -231,7 +291,7 @@ def forecast_row(opened: Opened, prober: Prober | None) -> Row:
         cost=cost,
         fits=opened.fits,
         image_counts=opened.image_counts,
-        cached=opened.place.cached,
+        cached=opened.place.preparation.cached,
         speeds=speeds,
         assumed=assumed_speeds(suite, network.name),
         notes=tuple(notes),
@@ -260,37 +320,37 @@ def _backbone(name: str) -> tuple[Backbone, list[str]]:
         return network, [f"the weights of {name} are not on this machine: counted and probed without them"]
 
 
-def _planned(place: Place, work: Workshop, selection: Selection) -> list[PlannedFit]:
-    """Return the planned fits of all selected tasks, in the order in which an evaluation would make them."""
+def _planned(
+    place: Place, work: Workshop, selection: Selection
+) -> tuple[list[PlannedFit], frozenset[Source], frozenset[Source]]:
+    """Return the planned fits that the selection takes; see ``planned_fits``."""
     suite = place.suite
     tasks = selected_tasks(suite, selection)
-    # What is left of a task of which something is stored can only be told by the data themselves.
-    begun = {task for models in place.store.models() for task in models.fits().column("task").to_pylist()}
-    stored = [task for task in tasks if task in begun and task not in place.missing]
-    rest = [task for task in tasks if task not in stored]
+    if not tasks:
+        plan(suite, place.sizes, work.model, work.backbone, selection, tasks=[])  # says what is wrong
     whole = replace(selection, shard=None)
-    fits: list[PlannedFit] = []
-    if stored:
-        fits += plan(suite, place.data, work.model, work.backbone, whole, tasks=stored)
-    if rest or not tasks:
-        fits += plan(suite, place.sizes, work.model, work.backbone, whole, tasks=rest)
-    seeds, order = list(dict.fromkeys(planned.key.seed for planned in fits)), list(suite.tasks)
-    fits.sort(key=lambda planned: (seeds.index(planned.key.seed), order.index(planned.key.task)))
-    return fits if selection.shard is None else fits[selection.shard[0] - 1 :: selection.shard[1]]
+    fits, exact, by_rows = planned_fits(work, place.sizes, place.here, place.held, whole, tasks)
+    if selection.shard is not None:
+        fits = fits[selection.shard[0] - 1 :: selection.shard[1]]
+    return fits, exact, by_rows
 
 
 def _counted(
-    place: Place, work: Workshop, cost: Cost, fits: Sequence[PlannedFit]
-) -> tuple[tuple[FitWork, ...], dict[tuple[str, str], int]]:
-    suite, sizes = place.suite, place.sizes
+    place: Place, work: Workshop, cost: Cost, fits: Sequence[PlannedFit], exact: Collection[Source]
+) -> tuple[FitWork, ...]:
+    suite, sizes, recipe = place.suite, place.sizes, place.suite.protocol.recipe
     sizing = sizing_of(suite, cost, work.backbone)
-    tasks = {planned.key.task for planned in fits}
-    images = {(task, domain): sizes.images(task, domain) for task in tasks for domain in suite.tasks[task].domains}
-    preparation = Preparation(suite, images, place.cached)
+    inner = [
+        (one, sizing_of(suite, cost_of(one.method, recipe), work.backbone)) for one in inner_methods(work.model.method)
+    ]
     begun = work.models.folder.exists()
     counted = []
     for planned in fits:
         left = [one for one, _ in pending(work, planned)] if begun else planned.measurements
+        to_fit = bool(left) and not work.store.has_fit(planned.key.fit_id)
+        seen_by: Sizes = place.data if (planned.key.task, planned.key.source) in exact else sizes
+        within = [InnerFit(inner_id(work, seen_by, planned, one.method), one, own) for one, own in inner]
+        stored = frozenset(one.fit_id for one in within if work.store.has_fit(one.fit_id))
         counted.append(
             fit_work(
                 planned,
@@ -298,12 +358,20 @@ def _counted(
                 sizing,
                 classes=sizes.classes(planned.key.task),
                 left=left,
-                to_fit=bool(left) and not work.store.has_fit(planned.key.fit_id),
-                decoded=preparation.needed_by(planned) if left else 0,
+                to_fit=to_fit,
+                decoded=place.preparation.needed_by(planned) if left else 0,
                 whole_pictures=suite.protocol.resize == "center-crop",
+                inner=within,
+                inner_stored=stored,
+                cost_left=_cost_left(work, seen_by, planned, stored) if stored else None,
             )
         )
-    return tuple(counted), {key: images[key] for key in preparation.seen}
+    return tuple(counted)
+
+
+def _cost_left(work: Workshop, sizes: Sizes, planned: PlannedFit, stored: Collection[str]) -> Cost:
+    recipe = work.suite.protocol.recipe
+    return cost_left(work.model.method, recipe, lambda method: inner_id(work, sizes, planned, method) in stored)
 
 
 def _first_line(error: BaseException) -> str:

@@ -133,45 +133,62 @@ def whole_work(work: Workshop, cost: Cost, fits: Sequence[PlannedFit]) -> Work:
     return total
 
 
-def pace(work: Workshop, fits: Sequence[FitWork]) -> Pace:
+def pace(rows: Sequence[tuple[Workshop, Sequence[FitWork]]]) -> Pace:
     """Return how far an evaluation is.
 
     Parameters
     ----------
-    work : Workshop
-    fits : sequence of FitWork
-        Of the whole evaluation.
+    rows : sequence of (Workshop, sequence of FitWork)
+        The whole evaluation of every model.
     """
-    cost = cost_of(work.model.method, work.suite.protocol.recipe)
-    whole, left = Work(), Work()
-    for one in fits:
-        whole += one.whole
-        left += one.left
-    candidates = (stored_speeds(work.models), known_speeds(work, cost))
-    speeds = next((own for own in candidates if own is not None and not own.lacks(whole)), None)
-    weights = speeds or Speeds("", _PROPORTIONS)
-    hours = sum(weights.hours_of(whole).values())
-    rest = sum(weights.hours_of(left).values())
+    whole, left = [], []
+    for _, fits in rows:
+        whole.append(sum((one.whole for one in fits), Work()))
+        left.append(sum((one.left for one in fits), Work()))
+    speeds = [_speeds_of(work, own) for (work, _), own in zip(rows, whole, strict=True)]
+    forecast = all(own is not None for own in speeds)
+    # Hours of one row and proportions of another cannot be added up.
+    weights = [own if forecast and own is not None else Speeds("", _PROPORTIONS) for own in speeds]
+    hours = sum(sum(own.hours_of(work).values()) for own, work in zip(weights, whole, strict=True))
+    rest = sum(sum(own.hours_of(work).values()) for own, work in zip(weights, left, strict=True))
     share = 1.0 - rest / hours if hours else 1.0
-    spent = sum(_spent_seconds(work, [one.planned for one in fits], speeds)) / 3600
+    counted: set[str] = set()
+    spent = sum(sum(_spent_seconds(work, fits, own, counted)) for (work, fits), own in zip(rows, speeds, strict=True))
     return Pace(
         share=share,
-        spent_hours=spent,
-        forecast_hours=hours if speeds else None,
-        expected_hours=spent / share if share > 0 and spent > 0 else None,
+        spent_hours=spent / 3600,
+        forecast_hours=hours if forecast else None,
+        expected_hours=spent / 3600 / share if share > 0 and spent > 0 else None,
     )
 
 
-def _spent_seconds(work: Workshop, fits: Sequence[PlannedFit], speeds: Speeds | None) -> Iterator[float]:
+def _speeds_of(work: Workshop, whole: Work) -> Speeds | None:
+    """Return the speeds that a model's work is weighed by: those of its first forecast, else of the last probe."""
+    candidates = (
+        stored_speeds(work.models),
+        known_speeds(work, cost_of(work.model.method, work.suite.protocol.recipe)),
+    )
+    return next((own for own in candidates if own is not None and not own.lacks(whole)), None)
+
+
+def _spent_seconds(
+    work: Workshop, fits: Sequence[FitWork], speeds: Speeds | None, counted: set[str]
+) -> Iterator[float]:
     """Yield the seconds of every stored fit, and of the measurements that followed it one after the other.
 
     A measurement has no clock of its own: it took as long as passed since the one before it, unless that was a pause.
+    The seconds of a search are those of all its candidates; of one that is not done, those of the stored ones, each
+    once however many searches share it.
     """
     columns = ["fit_id", "started", "seconds", "status"]
     rows = {row["fit_id"]: row for row in work.models.fits().select(columns).to_pylist()}
-    for planned in fits:
+    for one in fits:
+        planned = one.planned
         row = rows.get(planned.key.fit_id)
         if row is None or not row["started"]:
+            for fit_id in set(one.candidates) - set(one.candidates_left) - counted:
+                counted.add(fit_id)
+                yield _seconds_of(work, fit_id)
             continue
         yield row["seconds"]
         before = datetime.fromisoformat(row["started"]).timestamp() + row["seconds"]
@@ -180,6 +197,15 @@ def _spent_seconds(work: Workshop, fits: Sequence[PlannedFit], speeds: Speeds | 
             before = max(before, moment)
             if 0 < took <= _IDLE_SECONDS + 3 * should:
                 yield took
+
+
+def _seconds_of(work: Workshop, fit_id: str) -> float:
+    """Return how long a stored fit took that has no row of its own."""
+    try:
+        kept = json.loads((work.store.fit_folder(fit_id) / "fit.json").read_text(encoding="utf-8"))
+        return float(kept["facts"]["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0  # made again by whoever needs it
 
 
 def _measured(work: Workshop, planned: PlannedFit, speeds: Speeds | None) -> Iterator[tuple[float, float]]:

@@ -6,7 +6,8 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,16 @@ if TYPE_CHECKING:
     from tlbench.models.backbone import Backbone
     from tlbench.suites.spec import Protocol, Recipe
 
-PROBE_VERSION = 1
-_TIMED_SECONDS = 0.3  # spent on each operation, after one call that is not timed
+PROBE_VERSION = 2
+_TIMED_SECONDS = 0.3  # spent on each operation at least
+_CALLS = 3  # of each operation at least, two where these take longer than
+_SLOW_SECONDS = 1.2
+_CALL_SECONDS = 0.5  # a call of a network on a CPU should take no longer
+_CHUNK = 64  # images that a CPU is given at once when predictors are measured
 _PICTURE = (500, 400)  # a photograph of usual size: width and height
 _CORES = os.cpu_count() or 1
+ON_ALL_CORES = {"decode": _CORES, "crop": _CORES}
+"""Operations whose seconds are those of so many cores together; of the others, of one."""
 _CLASSES = 10
 
 
@@ -60,11 +67,14 @@ class Speeds:
         corruption by its name. ``uncropped_view`` is what is done to a crop besides.
     overlaps : bool
         Whether crops are cut while the network is busy: on a GPU, not on the cores that do both.
+    found : mapping of str to str
+        Day on which a probe was that fast, by operation.
     """
 
     device: str
     seconds: Mapping[str, float]
     overlaps: bool = False
+    found: Mapping[str, str] = field(default_factory=dict)
 
     def lacks(self, work: Iterable[str]) -> list[str]:
         """Return the operations of a workload whose speed is not known."""
@@ -152,7 +162,7 @@ class Prober:
         for condition in conditions:
             seconds |= self._once((condition.name,), lambda spec=condition: _condition_speed(spec, images, size))  # type: ignore[misc]
         if attacked:
-            seconds |= self._once(("walk",), lambda: {"walk": _walk_seconds(images[:4])})
+            seconds |= self._once(("walk",), lambda: {"walk": _walk_seconds(images[:8])})
         resampled = [seconds.pop(name) for name in list(seconds) if name.startswith("resample/")]
         if resampled:
             seconds["resample"] = float(np.mean(resampled))
@@ -170,7 +180,7 @@ def _network_speeds(
     network: Backbone, images: Tensor, device: str, batch_size: int, asked: Sequence[str]
 ) -> dict[str, float]:
     net = network.fresh(_CLASSES)
-    chunk = min(batch_size, 64) if device == "cpu" else batch_size
+    chunk = min(batch_size, _CHUNK) if device == "cpu" else batch_size
     measured = MeasuredPredictor(Predictor(net), classes=_CLASSES, device=device, chunk=chunk, example=images[:2])
 
     def features(some: Tensor) -> None:
@@ -186,19 +196,24 @@ def _network_speeds(
 def _network_seconds(call: Callable[[Tensor], object], images: Tensor, most: int, device: str) -> float:
     """Return the seconds an image takes a network.
 
-    On a GPU a small batch leaves it idle; on a CPU it is nearly as fast as a large one, and sooner done.
+    A small batch leaves a GPU idle, and a small network on a CPU busy with anything but its images: measured are as
+    many as an evaluation takes at once, or on a CPU as many as are done in half a second.
     """
     if device != "cpu":
-        many = images.repeat(-(-most // len(images)), 1, 1, 1)[:most]
+        many = _as_many(images, most)
         return _timed(lambda: call(many), len(many), device)
-    call(images[:2])
-    started = time.perf_counter()
-    call(images[:2])
-    spent = time.perf_counter() - started
-    if spent > _TIMED_SECONDS / 4:
-        return spent / 2
-    some = images[: min(16, most, len(images))]
+    few = images[:2]
+    each = _timed(lambda: call(few), len(few))
+    wanted = min(_CHUNK, most)
+    chunk = wanted if each * wanted <= _CALL_SECONDS else int(_CALL_SECONDS / each)
+    if chunk <= len(few):
+        return each
+    some = _as_many(images, chunk)
     return _timed(lambda: call(some), len(some))
+
+
+def _as_many(images: Tensor, n: int) -> Tensor:
+    return images.repeat(-(-n // len(images)), 1, 1, 1)[:n]
 
 
 def _labels(images: Tensor) -> Tensor:
@@ -251,12 +266,13 @@ def _condition_speed(spec: AnyCondition, images: Tensor, size: int) -> dict[str,
     few = images[:2] if spec.kind == "corruption" else images[:8]
     batch = Batch(torch.arange(len(few)), tuple(map(str, range(len(few)))), few, _labels(few), "probe")
     made.apply(batch, made.settings[0])
-    started = time.perf_counter()
-    # Every strength once: some cost more the stronger they are.
-    for setting in made.settings:
-        made.apply(batch, setting)
-    each = (time.perf_counter() - started) / (len(few) * len(made.settings))
+    # Every strength: some cost more the stronger they are.
+    each = float(np.mean([_setting_seconds(made, batch, setting) for setting in made.settings]))
     return {spec.name if spec.kind == "corruption" else f"resample/{spec.name}": each}
+
+
+def _setting_seconds(made: ImageCondition, batch: Batch, setting: Setting) -> float:
+    return _timed(lambda: made.apply(batch, setting), len(batch), seconds=_TIMED_SECONDS / 3 / len(made.settings))
 
 
 class _Unbroken:
@@ -283,27 +299,26 @@ def _walk_seconds(images: Tensor, steps: int = 5) -> float:
 
 
 def _decode_seconds(size: int, protocol: Protocol) -> float:
-    """Return the seconds of an image that is decoded and resized by all cores together."""
+    """Return the seconds of an image that is decoded and resized by all cores together, see ``ON_ALL_CORES``."""
     stored = _picture()
     return _timed(lambda: resize(decode(stored, "a probe"), size, protocol.resize), 1) / _CORES
 
 
-def _timed(call: Callable[[], object], images: int, device: str = "cpu") -> float:
-    """Return the seconds an image takes, after one call that warms up what is built on first use."""
+def _timed(call: Callable[[], object], images: int, device: str = "cpu", *, seconds: float = _TIMED_SECONDS) -> float:
+    """Return the seconds an image takes at best.
 
-    def done() -> None:
+    The fastest of several calls: the first builds what is built once, and whatever else a machine does makes a call
+    slower, never faster.
+    """
+    took: list[float] = []
+    # Slow ones are asked less often: the whole shall take seconds.
+    while len(took) < 2 or sum(took) < seconds or (len(took) < _CALLS and sum(took) < _SLOW_SECONDS):
+        started = time.perf_counter()
         call()
         if device != "cpu":
             torch.cuda.synchronize(device)
-
-    done()
-    calls, started = 0, time.perf_counter()
-    while True:
-        done()
-        calls += 1
-        spent = time.perf_counter() - started
-        if spent >= _TIMED_SECONDS:
-            return spent / (calls * images)
+        took.append(time.perf_counter() - started)
+    return min(took) / images
 
 
 def _images(n: int, size: int) -> Tensor:
@@ -323,15 +338,25 @@ def _picture() -> bytes:
     return stream.getvalue()
 
 
-def remember_speeds(speeds: Speeds, network: str, recipe: Recipe, protocol: Protocol, device: str) -> None:
-    """Keep what was measured in the cache folder, beside what earlier probes of other conditions found."""
+def remember_speeds(speeds: Speeds, network: str, recipe: Recipe, protocol: Protocol, device: str) -> Speeds:
+    """Keep what was measured in the cache folder, and return it with what earlier probes found.
+
+    Of two speeds of one operation the faster is kept, with its day: the other one shared the machine with something.
+    """
+    today = datetime.now(UTC).date().isoformat()
+    seconds, found = dict(speeds.seconds), dict.fromkeys(speeds.seconds, today)
     before = recalled_speeds(network, recipe, protocol, device)
-    merged = {**(before.seconds if before else {}), **speeds.seconds}
-    remember(_folder(), {**asdict(speeds), "seconds": merged}, "speeds", *_known_by(network, recipe, protocol, device))
+    for name, earlier in before.seconds.items() if before else ():
+        if name not in seconds or earlier <= seconds[name]:
+            seconds[name] = earlier
+            found[name] = before.found.get(name, today) if before else today
+    fastest = replace(speeds, seconds=seconds, found=found)
+    remember(_folder(), asdict(fastest), "speeds", *_known_by(network, recipe, protocol, device))
+    return fastest
 
 
 def recalled_speeds(network: str, recipe: Recipe, protocol: Protocol, device: str) -> Speeds | None:
-    """Return what the last probe of a network found on such a machine, whatever its weights, or None."""
+    """Return the fastest that probes of a network found on such a machine, whatever its weights, or None."""
     found = recall(_folder(), "speeds", *_known_by(network, recipe, protocol, device))
     try:
         return Speeds(**found) if isinstance(found, dict) else None
@@ -344,7 +369,7 @@ def _folder() -> Path:
 
 
 def _known_by(network: str, recipe: Recipe, protocol: Protocol, device: str) -> tuple[str, ...]:
-    machine = (device_name(device), torch.get_num_threads(), _CORES)
+    machine = (device_name(device), torch.get_num_threads(), _CORES, torch.__version__)
     training = (recipe.optimizer, recipe.precision, recipe.augment, recipe.crop, recipe.flip, recipe.batch_size)
     images = (protocol.image_size, protocol.resize)
     return tuple(map(str, (PROBE_VERSION, network.partition("@")[0], *images, *machine, *training)))

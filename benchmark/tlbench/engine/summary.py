@@ -40,6 +40,10 @@ class DeviceHours:
     cpu_hours : float or None
         Of an assumed device: what the CPU beside it does, which the total leaves out, as long as it takes the CPU of
         this machine; None where that was not probed.
+    cpu_cores : float or None
+        Cores like this machine's that it takes to do this in the hours of the device.
+    probed : str
+        First and last day of the probes whose speeds these are, where it is no assumed device.
     """
 
     device: str
@@ -49,6 +53,8 @@ class DeviceHours:
     total: float
     rates: Mapping[str, float]
     cpu_hours: float | None = None
+    cpu_cores: float | None = None
+    probed: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class PlanSummary:
     cache_bytes, cache_bytes_to_do : int
         On disk, for the resized images, and for those that are not cached yet.
     fits_bytes, predictions_bytes : int
-        On disk, of what is to do.
+        On disk, of what is to do; a fit that several rows store is counted once.
     hours : tuple of DeviceHours
         This machine first, where it was probed; then the device that the suite declares.
     tasks : tuple of TaskPlan
@@ -113,6 +119,8 @@ class PlanSummary:
         One a device, where a kind of condition takes a large part of the time.
     notes : tuple of str
         What was assumed, or could not be known.
+    candidates, candidates_to_do : int
+        Fits among which searches select, each stored, beside ``fits``; and those that are not stored.
     """
 
     fits: int
@@ -138,6 +146,8 @@ class PlanSummary:
     budgets: tuple[Within, ...] = ()
     savings: tuple[Saving, ...] = ()
     notes: tuple[str, ...] = ()
+    candidates: int = 0
+    candidates_to_do: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,10 @@ class StatusSummary:
     fits, measurements, fits_to_do, measurements_to_do : int
     pace : Pace
     notes : tuple of str
+    models : tuple of str
+        Rows of the board: one, or those of a grid.
+    candidates, candidates_to_do : int
+        Fits among which searches select, beside ``fits``.
     """
 
     fits: int
@@ -157,6 +171,9 @@ class StatusSummary:
     measurements_to_do: int
     pace: Pace
     notes: tuple[str, ...] = field(default=())
+    models: tuple[str, ...] = ()
+    candidates: int = 0
+    candidates_to_do: int = 0
 
 
 def summarise(rows: Sequence[Row], image_size: int, budget_hours: float | None = None) -> PlanSummary:
@@ -183,7 +200,8 @@ def summarise(rows: Sequence[Row], image_size: int, budget_hours: float | None =
         hours.append(_device_hours(rows, [row.speeds for row in rows if row.speeds], assumed=False))
     if all(row.assumed is not None for row in rows):
         declared = _device_hours(rows, [row.assumed for row in rows if row.assumed], assumed=True)
-        hours.append(replace(declared, cpu_hours=_cpu_hours(rows)))
+        cpu_hours, cpu_cores = _beside(rows, declared.total)
+        hours.append(replace(declared, cpu_hours=cpu_hours, cpu_cores=cpu_cores))
     budgets, savings = [], []
     for device in hours:
         found = saving(device.by_kind, device.device)
@@ -195,12 +213,10 @@ def summarise(rows: Sequence[Row], image_size: int, budget_hours: float | None =
                 if (speeds := row.assumed if device.assumed else row.speeds) is not None
                 for one in row.fits
             ]
-            budgets.append(within(budget_hours, timed, device.device))
+            found_within = within(budget_hours, timed, device.device)
+            budgets.append(replace(found_within, assumed=device.assumed, cpu_cores=device.cpu_cores))
     return PlanSummary(
-        fits=len(fits),
-        measurements=sum(len(one.planned.measurements) for one in fits),
-        fits_to_do=sum(one.to_fit for one in fits),
-        measurements_to_do=sum(one.measurements_left for one in fits),
+        **count(fits),
         images=sum(one.predictions for one in fits),
         attacked_images=sum(one.attacked for one in fits),
         models=tuple(row.model for row in rows),
@@ -213,7 +229,7 @@ def summarise(rows: Sequence[Row], image_size: int, budget_hours: float | None =
         gradients=left["attack/gradient"],
         cache_bytes=sum(domains.values()) * image_bytes,
         cache_bytes_to_do=sum(uncached.values()) * image_bytes,
-        fits_bytes=sum(one.fits_bytes for one in fits),
+        fits_bytes=sum({fit_id: kept for one in fits for fit_id, kept in one.states.items()}.values()),
         predictions_bytes=sum(one.predictions_bytes for one in fits),
         hours=tuple(hours),
         tasks=_tasks(fits),
@@ -224,12 +240,14 @@ def summarise(rows: Sequence[Row], image_size: int, budget_hours: float | None =
 
 
 def count(fits: Sequence[FitWork]) -> dict[str, int]:
-    """Return how many fits and measurements there are, and how many are left."""
+    """Return how many fits, measurements and candidates there are, and how many are left."""
     return {
         "fits": len(fits),
         "measurements": sum(len(one.planned.measurements) for one in fits),
         "fits_to_do": sum(one.to_fit for one in fits),
         "measurements_to_do": sum(one.measurements_left for one in fits),
+        "candidates": len({fit_id for one in fits for fit_id in one.candidates}),
+        "candidates_to_do": len({fit_id for one in fits for fit_id in one.candidates_left}),
     }
 
 
@@ -250,19 +268,32 @@ def _device_hours(rows: Sequence[Row], speeds: Sequence[Speeds], *, assumed: boo
         by_task=dict(by_task),
         total=float(sum(by_kind.values())),
         rates={name: 1 / first[own] for name, own in asked.items() if first.get(own)} if len(rows) == 1 else {},
+        probed=_days(speeds),
     )
 
 
-def _cpu_hours(rows: Sequence[Row]) -> float | None:
-    """Return what this machine's CPU takes for all that is not asked of a network, or None where nobody knows."""
-    total = 0.0
+def _days(speeds: Sequence[Speeds]) -> str:
+    days = sorted({day for own in speeds for day in own.found.values()})
+    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
+
+
+def _beside(rows: Sequence[Row], device_hours: float) -> tuple[float | None, float | None]:
+    """Return what the CPU does beside a device, as this machine's would: hours, and cores that keep up.
+
+    That is all that is not asked of a network; None where nobody knows.
+    """
+    from tlbench.engine.probe import ON_ALL_CORES
+
+    hours = of_a_core = 0.0
     for row in rows:
         if row.speeds is None or row.assumed is None:
-            return None
+            return None, None
         rest = {name: own for name, own in row.speeds.seconds.items() if name not in row.assumed.seconds}
-        beside = replace(row.speeds, seconds=rest, overlaps=False)
-        total += sum(sum(beside.hours_of(one.left).values()) for one in row.fits)
-    return total
+        cores = {name: own * ON_ALL_CORES.get(name, 1) for name, own in rest.items()}
+        for one in row.fits:
+            hours += sum(replace(row.speeds, seconds=rest, overlaps=False).hours_of(one.left).values())
+            of_a_core += sum(replace(row.speeds, seconds=cores, overlaps=False).hours_of(one.left).values())
+    return hours, of_a_core / device_hours if device_hours else None
 
 
 def _tasks(fits: Sequence[FitWork]) -> tuple[TaskPlan, ...]:

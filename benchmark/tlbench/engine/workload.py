@@ -11,6 +11,7 @@ from tlbench.engine.plan import PlannedFit, PlannedMeasurement, Sizes, amount
 from tlbench.suites.spec import Suite
 
 if TYPE_CHECKING:
+    from tlbench.engine.candidates import InnerFit
     from tlbench.methods.cost import Cost
 
 Work = Counter[str]
@@ -63,8 +64,12 @@ class FitWork:
     measurements_left : int
     predictions, attacked : int
         Images that are left to be predicted and to be attacked; one at several strengths counts for each.
-    fits_bytes, predictions_bytes : int
-        What is left will take on disk.
+    states : mapping of str to int
+        Bytes on disk of every fit that it will store, by id: itself, and those within it.
+    predictions_bytes : int
+        What is left of these will take on disk.
+    candidates, candidates_left : tuple of str
+        Ids of the fits among which it selects, and of those that are not stored.
     """
 
     planned: PlannedFit
@@ -75,13 +80,15 @@ class FitWork:
     measurements_left: int
     predictions: int
     attacked: int
-    fits_bytes: int
+    states: Mapping[str, int]
     predictions_bytes: int
+    candidates: tuple[str, ...] = ()
+    candidates_left: tuple[str, ...] = ()
 
 
 @dataclass
 class Preparation:
-    """Images that are decoded, resized and cached before the first fit that needs them, counted once.
+    """Images that are decoded, resized and cached before the first fit that needs them, counted once for all models.
 
     Attributes
     ----------
@@ -121,6 +128,9 @@ def fit_work(
     to_fit: bool,
     decoded: int,
     whole_pictures: bool,
+    inner: Sequence[InnerFit] = (),
+    inner_stored: Collection[str] = (),
+    cost_left: Cost | None = None,
 ) -> FitWork:
     """Count what a planned fit takes.
 
@@ -139,6 +149,12 @@ def fit_work(
         Images to be prepared for it.
     whole_pictures : bool
         Whether training crops are cut from whole pictures, decoded anew in every epoch.
+    inner : sequence of InnerFit
+        Fits that it makes within itself.
+    inner_stored : collection of str
+        Ids of those that are stored.
+    cost_left : Cost, optional
+        What the fit costs with these; by default all of it.
 
     Returns
     -------
@@ -152,7 +168,9 @@ def fit_work(
     whole = fitting + measured
     # Before anything is stored, all of it is left.
     rest = measured if left is planned.measurements else measuring_work(left, cost.predicts)
-    rest = (fitting if to_fit else Work()) + rest
+    if to_fit:
+        rest = (fitting if cost_left is None else _fitting(cost_left, train, val, whole_pictures=whole_pictures)) + rest
+    missing = [one for one in inner if to_fit and one.fit_id not in inner_stored]
     if decoded:
         whole["prepare/decode"] = rest["prepare/decode"] = decoded
     return FitWork(
@@ -164,8 +182,13 @@ def fit_work(
         measurements_left=len(left),
         predictions=sum(m.n * _strengths(m) for m in left if m.condition.kind != "attack"),
         attacked=sum(m.n for m in left if m.condition.kind == "attack"),
-        fits_bytes=_kept_bytes(sizing, train, classes) if to_fit else 0,
+        states={
+            **{one.fit_id: _kept_bytes(one.sizing, train, classes) for one in missing},
+            **({key.fit_id: _kept_bytes(sizing, train, classes)} if to_fit else {}),
+        },
         predictions_bytes=sum(_measured_bytes(m, classes, sizing.class_bins) for m in left),
+        candidates=tuple(one.fit_id for one in inner if one.inner.searched),
+        candidates_left=tuple(one.fit_id for one in missing if one.inner.searched),
     )
 
 

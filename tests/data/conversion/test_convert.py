@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +21,11 @@ from PIL import Image
 
 import tlbench
 from tlbench.data.conversion.convert import convert
-from tlbench.data.conversion.copies import IMAGES_A_BATCH, open_copy, stored_images
+from tlbench.data.conversion.copies import open_copy
 from tlbench.data.conversion.facts import safe_name
 from tlbench.data.conversion.result import Columns, Conversion
 from tlbench.data.conversion.stored_format import format_of
+from tlbench.data.conversion.stored_image import IMAGES_A_BATCH, stored_images
 from tlbench.data.readers.catalogue import read_domain
 from tlbench.errors import DataError, StoreError, UnknownNameError, UsageError
 from tlbench.suites.spec import Suite
@@ -98,7 +101,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def labelled(suite: Suite, root: Path) -> dict[bytes, str]:
     """Return the class by which the suite's reader knows every image, by the pixels that it decodes."""
-    known = {}
+    known: dict[bytes, str] = {}
     for domain in suite.tasks["Office"].domains:
         listing = read_domain(suite.tasks["Office"], "Office", domain, root)
         known |= {listing.load(i).tobytes(): listing.classes[label] for i, label in enumerate(listing.labels)}
@@ -252,18 +255,32 @@ def test_a_path_that_leads_elsewhere_is_an_error_with_its_row(path: str, expecte
     columns = rows()
     columns["image"][3] = {"bytes": None, "path": path}
     (tmp_path / "secret.jpg").write_bytes(picture(0))
-    with pytest.raises(DataError, match=rf"row 3: points to .*{expected}"):
+    with pytest.raises(DataError, match=rf"00001\.parquet, row 3 of 0 to 17: points to .*{expected}.*; ."):
         convert(suite_of(), "Office", tmp_path / "root", source=parquet(tmp_path / "copy", table(columns)))
 
 
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("image", None, r"row 5: has no image"),
-        ("image", {"bytes": b"text", "path": None}, r"row 5: the 4 bytes in column 'image' are no known kind of image"),
-        ("domain", None, r"row 5: has no domain"),
-        ("domain", "Atr", r"row 5: 'Atr' .*no domain.*did you mean 'Art'\?; found 'Art', 'Atr', 'Real World'"),
-        ("label", None, r"row 5: has no label"),
+        ("image", None, r"has no image, expected stored bytes or a path; get the copy again"),
+        (
+            "image",
+            {"bytes": b"text", "path": None},
+            r"expected an image in column 'image', found 4 bytes of no known kind and no file name; get the copy again",
+        ),
+        ("domain", None, r"has no domain in column 'domain', expected one of 'Art', 'Real_World'; get the copy again"),
+        (
+            "domain",
+            "Atr",
+            r"'Atr' .*no domain of the suite; did you mean 'Art'\?; expected 'Art', 'Real_World', found 'Art', 'Atr', "
+            r"'Real World'\. --domain-column names another.*\[tasks\.Office\.hub\] domains = ",
+        ),
+        ("label", None, r"has no label in column 'label', expected one of 'alarm_clock', 'cat', 'dog'; get the copy"),
+        (
+            "label",
+            7,
+            r"label 7 in column 'label' has no name, expected 0 to 2, which the copy names; get the copy again",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_placed_is_an_error_with_its_number(
@@ -271,16 +288,28 @@ def test_a_row_that_cannot_be_placed_is_an_error_with_its_number(
 ) -> None:
     columns = rows()
     columns[column][5] = value
-    with pytest.raises(DataError, match=expected):
-        convert(suite_of(), "Office", tmp_path / "root", source=parquet(tmp_path / "copy", table(columns)))
+    # The suite's features would refuse a label without a name, as a hub copy need not.
+    whole = table(rows())
+    stored = table(columns, label=datasets.Value("int64")).with_format("arrow")[:]
+    source = tmp_path / "copy"
+    source.mkdir()
+    pq.write_table(stored.replace_schema_metadata(whole.features.arrow_schema.metadata), source / "a.parquet")
+    with pytest.raises(DataError, match=rf"^{source}/a\.parquet, row 5 of 0 to 17: {expected}"):
+        convert(suite_of(), "Office", tmp_path / "root", source=source)
     assert not (tmp_path / "root/office/Real World").exists()
 
 
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["dog", "alarm_clok", "cat"], r"row 2: label 'alarm_clok' is no class.*did you mean 'alarm_clock'"),
-        (["dog", "alarm-clock", "Dog"], r"row 4: labels 'dog' and 'Dog' of the copy would both be class 'dog'"),
+        (
+            ["dog", "alarm_clok", "cat"],
+            r"row 2 of 0 to 17: label 'alarm_clok' in column 'label' is no class.*did you mean 'alarm_clock'",
+        ),
+        (
+            ["dog", "alarm-clock", "Dog"],
+            r"row 4 of 0 to 17: labels 'dog' and 'Dog' of the copy would both be class 'dog'",
+        ),
     ],
 )
 def test_labels_that_are_not_the_suites_are_an_error(names: list[str], expected: str, tmp_path: Path) -> None:
@@ -368,35 +397,192 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:20])
     art = next((folder / "Art").rglob("*.jpg"))
     before = art.stat().st_mtime_ns, art.stat().st_ino
-    with pytest.raises(DataError, match=r"Art: already there and not empty; --resume"):
-        convert(suite, "Office", out, source=source)
-    done = convert(suite, "Office", out, source=source, resume=True)
+    done = convert(suite, "Office", out, source=source)
     whole = convert(suite, "Office", tmp_path / "other", source=source)
     assert files_below(folder) == files_below(whole.folder)
     assert done == Conversion(**{**vars(whole), "folder": folder})
     assert (art.stat().st_mtime_ns, art.stat().st_ino) == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
-    assert convert(suite, "Office", out, source=source, resume=True) == done
+    # With nothing left to do, nothing is written.
+    told = (folder / "conversion.json").stat()
+    assert convert(suite, "Office", out, source=source) == done
+    assert (folder / "conversion.json").stat().st_ino == told.st_ino
 
 
-def test_resuming_from_another_copy_is_an_error(tmp_path: Path) -> None:
+def refusal(suite: Suite, out: Path, source: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as refused:
+        convert(suite, "Office", out, source=source, **options)
+    assert "--resume" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_folders_of_another_conversion_are_an_error_that_says_what_differs(tmp_path: Path) -> None:
     source, out = long_copy(tmp_path / "copy"), tmp_path / "root"
     interrupted(suite_of(), out, source)
-    with pytest.raises(DataError, match=r"the folders here are from .*copy, converted in another way"):
-        convert(suite_of(), "Office", out, source=parquet(tmp_path / "copy2", table(rows())), resume=True)
+    before = files_below(out)
+    other = parquet(
+        tmp_path / "copy2", table({**rows(), "kind": rows()["label"]}, kind=datasets.ClassLabel(names=THEIRS))
+    )
+    told = refusal(suite_of(), out, other)
+    assert told.startswith(f"{out}/office/Art: already there, converted from {source}, whose rows are not those of")
+    assert "name another --out" in told
+    convert(suite_of(), "Office", tmp_path / "whole", source=other)
+    told = refusal(suite_of(), tmp_path / "whole", other, columns=Columns(label="domain"))
+    assert "no class of the suite" in told
+    assert files_below(out) == before
+
+
+def test_another_column_of_the_same_copy_is_another_conversion(tmp_path: Path) -> None:
+    columns = rows()
+    other = [THEIRS[(label + 1) % 3] for label in columns["label"]]
+    data = table({**columns, "kind": other}, kind=datasets.Value("string"))
+    source = parquet(tmp_path / "copy", data)
+    convert(suite_of(), "Office", tmp_path / "root", source=source)
+    told = refusal(suite_of(), tmp_path / "root", source, columns=Columns(label="kind"))
+    assert f"converted from {source} with 'label' as the column of labels, and now it is 'kind'" in told
+
+
+def test_a_report_of_something_else_is_an_error(tmp_path: Path) -> None:
+    source, out = parquet(tmp_path / "copy", table(rows())), tmp_path / "root"
+    (out / "office").mkdir(parents=True)
     (out / "office" / "conversion.json").write_text("{}")
-    with pytest.raises(StoreError, match=r"not the report of a conversion"):
-        convert(suite_of(), "Office", out, source=source, resume=True)
+    with pytest.raises(StoreError, match=r"expected the report of a conversion, found something else.*remove it"):
+        convert(suite_of(), "Office", out, source=source)
+
+
+def test_removed_folders_of_another_conversion_are_no_hindrance(tmp_path: Path) -> None:
+    out = tmp_path / "root"
+    convert(suite_of(), "Office", out, source=parquet(tmp_path / "copy", table(rows())))
+    for name in ("Art", "Real World"):
+        shutil.rmtree(out / "office" / name)
+    source = parquet(tmp_path / "other", table(rows(first=1)))
+    done = convert(suite_of(), "Office", out, source=source)
+    assert json.loads((out / "office/conversion.json").read_text())["source"]["name"] == str(source)
+    assert [one.files for one in done.domains] == [9, 9]
+
+
+def test_a_finished_domain_that_was_changed_is_an_error_with_what_differs(tmp_path: Path) -> None:
+    source, out = parquet(tmp_path / "copy", table(rows())), tmp_path / "root"
+    convert(suite_of(), "Office", out, source=source)
+    shutil.rmtree(out / "office/Art/dog")
+    told = refusal(suite_of(), out, source)
+    assert told.startswith(
+        f"{out}/office/Art: converted before, and changed since: expected 3 files in 'dog', found no"
+    )
+    assert "Remove this folder, and the same command writes it again, or name another --out" in told
+    shutil.rmtree(out / "office/Art")
+    whole = convert(suite_of(), "Office", tmp_path / "whole", source=source)
+    assert files_below(convert(suite_of(), "Office", out, source=source).folder) == files_below(whole.folder)
+
+
+def test_a_file_that_changed_its_class_is_noticed(tmp_path: Path) -> None:
+    source, out = parquet(tmp_path / "copy", table(rows())), tmp_path / "root"
+    convert(suite_of(), "Office", out, source=source)
+    moved = next((out / "office/Art/dog").iterdir())
+    moved.rename(out / "office/Art/cat" / moved.name)
+    assert "expected 3 files in 'cat', found 4" in refusal(suite_of(), out, source)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     source, mine = parquet(tmp_path / "copy", table(rows())), tmp_path / "root/office/Art/dog"
     mine.mkdir(parents=True)
     (mine / "a.jpg").write_bytes(b"mine")
-    for resume in (False, True):
-        with pytest.raises(DataError, match=r"office/Art: already there and not empty"):
-            convert(suite_of(), "Office", tmp_path / "root", source=source, resume=resume)
+    told = refusal(suite_of(), tmp_path / "root", source)
+    assert told.startswith(f"{tmp_path}/root/office/Art: already there and not empty, and no conversion made it")
+    assert told.endswith("Move it away, or name another --out")
+    # Nothing of the copy has to be read for that.
+    assert refusal(suite_of(), tmp_path / "root", tmp_path / "absent") == told
     assert files_below(tmp_path / "root/office") == {"Art/dog/a.jpg": b"mine"}
+
+
+def test_a_folder_of_somebody_else_beside_converted_ones_is_left_alone(tmp_path: Path) -> None:
+    source, out = long_copy(tmp_path / "copy"), tmp_path / "root"
+    interrupted(suite_of(), out, source)
+    (out / "office/Real World").mkdir()
+    (out / "office/Real World/a.jpg").write_bytes(b"mine")
+    told = refusal(suite_of(), out, source)
+    assert told.startswith(f"{out}/office/Real World: already there and not empty, and this conversion did not make it")
+    assert (out / "office/Real World/a.jpg").read_bytes() == b"mine"
+
+
+def test_names_of_a_file_must_be_those_that_the_copy_carries(tmp_path: Path) -> None:
+    source, names, out = parquet(tmp_path / "copy", table(rows())), tmp_path / "names.txt", tmp_path / "root"
+    (file,) = source.rglob("*.parquet")
+    names.write_text("cat\nalarm_clock\ndog\n")
+    told = refusal(suite_of(), out, source, label_names=names)
+    assert told.startswith(f"{file}, column 'label': names its own classes, and its class 0 is 'dog', where line 1 of")
+    assert f"{names} has 'cat'; --names is for a copy that names none: leave it out" in told
+    names.write_text("dog\nalarm_clock\n")
+    assert "its class 2 is 'cat', where line 3 of" in refusal(suite_of(), out, source, label_names=names)
+    assert not out.exists()
+    names.write_text("Dog\nalarm-clock\ncat\n")
+    convert(suite_of(), "Office", out, source=source, label_names=names)
+    assert labelled(suite_of(), out) == expected_labels(rows())
+
+
+def test_names_for_labels_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    columns, names = rows(), tmp_path / "names.txt"
+    columns["label"] = [THEIRS[label] for label in columns["label"]]
+    source = parquet(tmp_path / "copy", table(columns, label=datasets.Value("string")))
+    names.write_text("dog\nalarm_clock\ncat\n")
+    with pytest.raises(UsageError, match=r"column 'label' holds names, not numbers: --names has nothing to name"):
+        convert(suite_of(), "Office", tmp_path / "root", source=source, label_names=names)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_told_and_the_same_conversion_goes_on(tmp_path: Path) -> None:
+    source, out = long_copy(tmp_path / "copy"), tmp_path / "root"
+    interrupted(suite_of(), out, source)
+    (begun,) = (out / "office").glob(".Real World.converting-*")
+    victim = sorted(begun.rglob("*.jpg"))[-1]
+    victim.unlink()
+    victim.symlink_to("/dev/full")
+    with pytest.raises(StoreError) as full:
+        convert(suite_of(), "Office", out, source=source)
+    assert str(full.value).startswith(f"{victim}: the disk is full (No space left on device); free some space and give")
+    assert str(full.value).endswith("or name a folder on another disk with --out")
+    victim.unlink()
+    assert convert(suite_of(), "Office", out, source=source).published is False
+    whole = convert(suite_of(), "Office", tmp_path / "whole", source=source)
+    assert files_below(out / "office") == files_below(whole.folder)
+
+
+def test_a_file_in_the_way_of_the_folder_is_told(tmp_path: Path) -> None:
+    source, file = parquet(tmp_path / "copy", table(rows())), tmp_path / "file"
+    file.write_text("mine")
+    told = refusal(suite_of(), file / "below" / "it", source)
+    assert f"expected a folder to write into, found the file {file} in its way; move that, or name another" in told
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/office").write_text("mine")
+    assert "found the file" in refusal(suite_of(), tmp_path / "root", source)
+
+
+def test_a_folder_that_may_not_be_written_is_told_with_the_option(tmp_path: Path) -> None:
+    # Nobody, root included, makes a folder there: read-only in a container, forbidden elsewhere.
+    source = parquet(tmp_path / "copy", table(rows()))
+    with pytest.raises(StoreError, match=r"^/sys/.*(read-only|may not be read or written).*--out$"):
+        convert(suite_of(), "Office", Path("/sys/tlbench"), source=source)
+
+
+def test_images_that_are_paths_of_another_folder_are_another_conversion(tmp_path: Path) -> None:
+    out = tmp_path / "root"
+    for shift, name in enumerate(("a", "b")):
+        columns = rows(first=shift)
+        (tmp_path / name / "images").mkdir(parents=True)
+        for place, image in enumerate(columns["image"]):
+            (tmp_path / name / f"images/{place}.jpg").write_bytes(image["bytes"])
+        table_of: dict[str, Any] = {**rows(), "image": [f"images/{place}.jpg" for place in range(2 * PER_DOMAIN)]}
+        parquet(tmp_path / name, table(table_of, image=datasets.Value("string")))
+    convert(suite_of(), "Office", out, source=tmp_path / "a")
+    assert "another folder of images" in refusal(suite_of(), out, tmp_path / "b")
+
+
+def test_a_saved_copy_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
+    source = saved(tmp_path / "copy", table(rows()))
+    (file,) = source.glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:700])
+    with pytest.raises(DataError, match=r"^.*/copy: a data set saved with save_to_disk that cannot be read.*--from$"):
+        convert(suite_of(), "Office", tmp_path / "root", source=source)
 
 
 def test_a_copy_with_missing_files_is_an_error(tmp_path: Path) -> None:
@@ -412,8 +598,10 @@ def test_a_source_that_is_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad/a.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(DataError, match="found neither"):
         convert(suite, "Office", tmp_path / "root", source=tmp_path / "empty")
-    with pytest.raises(DataError, match=r"a\.parquet is not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"bad/a\.parquet: not a readable Parquet file of 15 bytes.*get it again"):
         convert(suite, "Office", tmp_path / "root", source=tmp_path / "bad")
+    with pytest.raises(UsageError, match="--from: expected a folder, a file or a hub name, got an empty word"):
+        convert(suite, "Office", tmp_path / "root", source="")
     with pytest.raises(DataError, match="no such folder or file"):
         convert(suite, "Office", tmp_path / "root", source="/no/such/folder")
     with pytest.raises(UsageError, match="names no hub copy: give one with --from"):
@@ -462,9 +650,9 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def in_hub_cache(home: Path, commit: str, data: datasets.Dataset) -> None:
+def in_hub_cache(home: Path, commit: str, data: datasets.Dataset, name: str = "flwrlabs--pacs") -> None:
     """Lay a data set out as the hub's cache does."""
-    repo = home / "hub" / "datasets--flwrlabs--pacs"
+    repo = home / "hub" / f"datasets--{name}"
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(commit)
     parquet(repo / "snapshots" / commit, data)
@@ -472,7 +660,7 @@ def in_hub_cache(home: Path, commit: str, data: datasets.Dataset) -> None:
 
 def test_the_command_converts_the_suites_hub_copy_from_the_cache(tmp_path: Path) -> None:
     styles, kinds = ["art_painting", "cartoon", "photo", "sketch"], ["person", "dog", "elephant"]
-    columns = {
+    columns: dict[str, Any] = {
         "image": [{"bytes": picture(i), "path": f"pic_{i:03d}.jpg"} for i in range(12)],
         "domain": [styles[i % 4] for i in range(12)],
         "label": [i // 4 for i in range(12)],
@@ -493,6 +681,126 @@ def test_the_command_converts_the_suites_hub_copy_from_the_cache(tmp_path: Path)
     ]
     assert "The files are kept" in done.stderr
     assert (tmp_path / "root/PACS/photo/dog/pic_006.jpg").read_bytes() == columns["image"][6]["bytes"]
+
+
+MADE = """name = "made"
+[tasks.Office]
+reader = "folder"
+path = "Office"
+classes = ["alarm_clock", "cat", "dog"]
+[tasks.Office.hub]
+name = "owner/office"
+[tasks.Office.domains.Art]
+counts = { train = 9 }
+[tasks.Office.domains.Real_World]
+path = "Real World"
+counts = { train = 9 }
+[tasks.Home]
+reader = "folder"
+path = "Home"
+classes = ["alarm_clock", "cat", "dog"]
+[tasks.Home.hub]
+name = "owner/home"
+[tasks.Home.domains.Art]
+[tasks.Home.domains.Real_World]
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> str:
+    (tmp_path / "made.toml").write_text(MADE)
+    return str(tmp_path / "made.toml")
+
+
+STOPPED = """
+import os, sys
+from tlbench import cli
+from tlbench.data.conversion import convert
+true, seen = convert._Writer._store, []
+def store(self, name, stored):
+    if stored.row == 13:
+        {stop}
+    return true(self, name, stored)
+convert._Writer._store = store
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+        ("os.kill(os.getpid(), 2)", 130, "interrupted; the same command resumes\n"),
+    ],
+)
+@pytest.mark.parametrize("storage", ["saved", "parquet"])
+def test_the_same_command_goes_on_after_a_signal(
+    stop: str, code: int, told: str, storage: str, made: str, tmp_path: Path
+) -> None:
+    columns = rows()
+    columns["domain"] = ["Art"] * 9 + ["Real World"] * 9
+    source = (saved if storage == "saved" else parquet)(tmp_path / "copy", table(columns))
+    words = ["--suite", made, "--task", "Office", "--from", str(source), "--quiet", "--out"]
+    path = os.pathsep.join(filter(None, [str(Path(tlbench.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED.format(stop=stop), "data", "convert", *words, str(tmp_path / "root")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (stopped.returncode, stopped.stderr) == (code, told)
+    assert len(files_below(tmp_path / "root/Office/Art")) == 9
+    assert not (tmp_path / "root/Office/Real World").exists()
+    done = run(*words, str(tmp_path / "root"))
+    assert done.returncode == 0, done.stderr
+    whole = run(*words, str(tmp_path / "whole"), "--resume")
+    assert whole.returncode == 0, whole.stderr
+    assert files_below(tmp_path / "root") == files_below(tmp_path / "whole")
+
+
+def test_names_and_members_are_claimed_only_for_the_published_counts(made: str, tmp_path: Path) -> None:
+    words = ("--suite", made, "--task", "Office", "--from")
+    right = run(*words, str(parquet(tmp_path / "copy", table(rows()))), "--out", str(tmp_path / "right"))
+    assert "splits have the published members" in right.stderr
+    short = run(*words, str(parquet(tmp_path / "less", table(rows(17)))), "--out", str(tmp_path / "short"))
+    assert short.returncode == 4
+    assert "published" not in short.stderr
+    assert "Office: the images are not as many as the suite declares" in short.stderr
+    assert f"remove the folders of these domains in {tmp_path}/short/Office, or name another --out" in short.stderr
+    told = json.loads((tmp_path / "short/Office/conversion.json").read_text())
+    assert told["counts"] == "differ"
+
+
+def test_several_tasks_are_converted_one_after_the_other(made: str, tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    for name in ("office", "home"):
+        in_hub_cache(tmp_path / "home", commit, table(rows()), f"owner--{name}")
+    words = ("--suite", made, "--task", "Office", "--task", "Home", "--out", str(tmp_path / "root"))
+    done = run(*words, "--json", HF_HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert [(own["task"], own["source"]["name"]) for own in json.loads(done.stdout)] == [
+        ("Office", "owner/office"),
+        ("Home", "owner/home"),
+    ]
+    assert (tmp_path / "root/Home/Art/dog/000.jpg").is_file()
+
+
+def test_one_copy_is_not_taken_for_several_tasks(made: str, tmp_path: Path) -> None:
+    copy = str(parquet(tmp_path / "copy", table(rows())))
+    words = ("--suite", made, "--task", "Office", "--out", str(tmp_path / "root"))
+    refused = run(*words, "--task", "Home", "--from", copy)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: --from says something of one copy, and 2 tasks are named (Office, Home)")
+    strange = run(*words, "--task", "Hmoe")
+    assert "no task 'Hmoe'" in strange.stderr
+    assert "did you mean 'Home'" in strange.stderr
+    assert not (tmp_path / "root").exists()
+
+
+def test_an_empty_word_is_no_folder(made: str, tmp_path: Path) -> None:
+    refused = run("--suite", made, "--task", "Office", "--out", "")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: --out: expected a folder, got an empty word")
 
 
 def test_the_command_prints_a_table_and_says_what_is_not_there(tmp_path: Path) -> None:

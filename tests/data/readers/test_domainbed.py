@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,13 @@ def test_an_empty_class_folder_is_named(office: Callable[..., Path]) -> None:
         read(root)
 
 
+def test_folders_that_hold_nothing_are_no_classes(office: Callable[..., Path]) -> None:
+    root = office()
+    for stray in ("new folder/deeper", "@eaDir/000.png", "alarm clock"):
+        (root / "office_home" / "Art" / stray).mkdir(parents=True)
+    assert len(read(root)) == 5
+
+
 def test_a_missing_domain_or_task_is_answered_with_what_is_there(office: Callable[..., Path]) -> None:
     root = office(domain="Arts")
     with pytest.raises(DataError, match=r"expected a folder of class folders at .*did you mean 'Arts'"):
@@ -175,10 +183,40 @@ def test_without_that_file_nothing_is_left_out_and_the_listing_hints_at_it(net: 
     assert "duplicates.txt is not there, so the images that it names" in found.hint
 
 
-def test_a_page_saved_in_place_of_that_file_is_an_error(net: Path) -> None:
-    (net / "domain_net" / "duplicates.txt").write_text("<!DOCTYPE html>\n<html>")
-    with pytest.raises(DataError, match=r"duplicates.txt, line 1: expected <domain>/<class>/<file>, got '<!DOCTYPE"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"<!DOCTYPE html>\n<html>",
+            "duplicates.txt, line 1: expected <domain>/<class>/<file>, got '<!DOCTYPE html>';",
+        ),
+        (b"", "no line of .*duplicates.txt names an image of this task; get DomainBed's misc/duplicates.txt again"),
+        (b"Art/Bed/000.png\n", "no line of .*duplicates.txt names an image of this task;"),
+        (b"\xff\x00", "duplicates.txt cannot be read .*; get DomainBed's misc/duplicates.txt again, as text"),
+        (None, "expected a list of images at .*duplicates.txt, found a folder;"),
+    ],
+)
+def test_what_is_no_such_list_is_the_same_error_for_every_domain(
+    net: Path, content: bytes | None, message: str
+) -> None:
+    file = net / "domain_net" / "duplicates.txt"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=f"^OfficeHome: .*{message}") as first:
         read(net, "clipart", **NET)
+    shutil.copytree(net / "domain_net" / "clipart", net / "domain_net" / "real")
+    with pytest.raises(DataError) as second:
+        read(net, "real", **NET)
+    assert str(second.value) == str(first.value)
+
+
+def test_a_list_that_names_no_image_of_a_domain_is_hinted_at(net: Path) -> None:
+    (net / "domain_net" / "duplicates.txt").write_text("clipart/ant/099.png\nanother/ant/000.png\n")
+    found = read(net, "clipart", **NET)
+    assert len(found) == 5
+    assert found.hint.endswith("duplicates.txt names an image of this domain")
 
 
 # --- scenes, unreadable images ---------------------------------------------------------------------------------------
@@ -339,16 +377,55 @@ def test_a_saved_copy_is_read_like_any_other(tmp_path: Path) -> None:
 
 def test_a_copy_whose_labels_are_bare_numbers_is_an_error(tmp_path: Path) -> None:
     root = write_parquet(tmp_path, rooms(lambda i: ["Art", "Real World"][i], named=False))
-    with pytest.raises(DataError, match=r"are numbers \(0, 1, 2, 3, ...\) without the names of their classes"):
+    with pytest.raises(DataError, match=r"are numbers \(0, 1, 2, 3, ...\) without the names of their classes") as error:
         read(root, "Art", **HUB)
+    convert = f"`tlbench data convert --task OfficeHome --from {root / 'office_home'} --names FILE`"
+    assert convert in str(error.value)
 
 
 def test_a_copy_with_other_classes_or_without_the_domain_is_an_error(tmp_path: Path) -> None:
     root = write_parquet(tmp_path, rooms(lambda i: ["Art", "Real World"][i]))
     with pytest.raises(DataError, match="missing 'Sofa'; not of the suite 'TV'"):
         read(root, "Art", classes=["Alarm_Clock", "Bed", "Sofa", "Table"], **HUB)
-    with pytest.raises(DataError, match=r"column 'domain' has no 'Clipart', only 'Art', 'Real World'"):
+    with pytest.raises(
+        DataError, match=r"column 'domain' has no 'Clipart', only 'Art', 'Real World'; .*-column"
+    ) as error:
         read(root, "Clipart", **HUB)
+    assert "domains in the suite's [tasks.OfficeHome.hub]" in str(error.value)
+    with pytest.raises(DataError, match=r"parquet has no column 'place', only 'image', 'domain', 'label'; .*-column"):
+        read(root, "Art", hub={"name": "x/y", "domain_column": "place"})
+
+
+def test_a_task_is_not_read_from_folders_and_a_copy(tmp_path: Path, office: Callable[..., Path]) -> None:
+    root = write_parquet(office(domain="another"), rooms(lambda i: ["Art", "Real World"][i]))
+    two = {"domains": {"Art": {}, "another": {}}, **HUB}
+    with pytest.raises(DataError, match=r"no folder .*, but .*office_home/another of another .*, and .*-00001.parquet"):
+        read(root, "Art", **two)
+    assert len(read(root, "another", **two)) == 5
+    # What holds nothing is no folder of a domain, and what an archiver leaves behind is no Parquet file.
+    shutil.rmtree(root / "office_home" / "another")
+    for folder in ("another", "Art", "data/__MACOSX"):
+        (root / "office_home" / folder).mkdir()
+    (root / "office_home" / "data" / "__MACOSX" / "._train.parquet").write_bytes(b"x")
+    assert len(read(root, "Art", **two)) == 8
+
+
+def test_an_error_in_a_copy_names_its_file_and_row(tmp_path: Path) -> None:
+    table = rooms(lambda i: ["Art", "Real World"][i], paths=False)
+    stored = table.column("image").to_pylist()
+    stored[13] = {"bytes": b"no image", "path": None}
+    root = write_parquet(tmp_path, table.set_column(0, "image", pa.array(stored, table.schema.field("image").type)))
+    found = read(root, "Real_World", **HUB)
+    # Row 13 is row 2 of the second file, which comes first by its name.
+    place = next(i for i, name in enumerate(found.names) if name.endswith("00000002"))
+    with pytest.raises(DataError, match=r"test-00000-of-00001.parquet, row 2: cannot be decoded .*\(no image format"):
+        found.load(place)
+    labels = table.column("label").to_pylist()
+    labels[3] = 9
+    shutil.rmtree(root / "office_home")
+    write_parquet(root, table.set_column(2, "label", pa.array(labels)))
+    with pytest.raises(DataError, match=r"train-00000-of-00001.parquet, row 3 has label 9, expected 0 to 3"):
+        read(root, "Real_World", **HUB)
 
 
 @pytest.mark.parametrize(("reproduces", "note"), [("members", "by file name"), ("counts", "by row number"), (3, "")])

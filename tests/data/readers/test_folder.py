@@ -91,6 +91,58 @@ def test_a_missing_folder_is_answered_with_the_nearest(folders: Folders) -> None
         read(root, path="PACS/kfold")
 
 
+def test_what_lies_in_place_of_a_folder_is_told(folders: Folders) -> None:
+    root = folders({"PACS/PACS/photo": {"cat": 1}})
+    with pytest.raises(DataError, match=r"found nothing; it is in .*PACS/PACS, one folder too deep: move what is"):
+        read(root, path="PACS")
+    with pytest.raises(DataError, match=r"found nothing; it is in .*PACS: use --data-root .*PACS$"):
+        read(root / "PACS")
+    with pytest.raises(DataError, match=r"; the data root seems to be this folder itself: use --data-root .*data/PACS"):
+        read(root / "PACS" / "PACS", path="pacs")
+    (root / "photo").write_bytes(b"")
+    with pytest.raises(DataError, match=r"expected a folder of class folders at .*photo, found a file$") as error:
+        read(root)
+    assert "did you mean" not in str(error.value)
+    with pytest.raises(DataError, match=r"^pets: expected a folder at .*photo, found a file; unpack it"):
+        read(root, path="photo")
+    with pytest.raises(DataError, match=r"found a file at .*photo \(--data"):
+        read(root, path="photo/deeper")
+    (root / "photo").unlink()
+    (root / "photo").symlink_to(root / "nowhere")
+    with pytest.raises(DataError, match=r"found a link to nothing at .*photo"):
+        read(root)
+    (root / "photo").unlink()
+    (root / "photo.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"photo.zip is not unpacked: unpack it"):
+        read(root)
+
+
+def test_other_domains_and_other_numbers_are_no_misspellings(folders: Folders) -> None:
+    root = folders({"location_43": {"cat": 1}, "100": {"cat": 1}, "others": {"cat": 1}})
+    for missing in ("location_46", "other"):
+        with pytest.raises(DataError, match="found nothing; the nearest folder that exists is") as error:
+            read(root, missing, {}, domains={missing: {}, "others": {}})
+        assert "did you mean" not in str(error.value)
+
+
+def test_a_folder_may_lack_the_first_word_of_its_name(folders: Folders) -> None:
+    with pytest.raises(DataError, match="did you mean '100'"):
+        read(folders({"100": {"cat": 1}, "location_43": {"cat": 1}}), "location_100")
+
+
+def test_a_folder_without_class_folders_says_what_it_holds(folders: Folders) -> None:
+    root = folders({"photo": {"": 3}})
+    with pytest.raises(DataError, match=r"expected one folder for every class in .*photo, found 3 files"):
+        read(root)
+
+
+def test_an_empty_folder_does_not_stand_before_a_full_one(folders: Folders) -> None:
+    root = folders({"Real_World": {"cat": 1}})
+    (root / "Real World" / "@eaDir").mkdir(parents=True)
+    (root / "real-world").mkdir()
+    assert read(root, "photo", {"path": "Real World"}).names == ("cat/000.png",)
+
+
 def test_an_empty_class_folder_is_named(folders: Folders) -> None:
     root = folders({"photo": {"cat": 1}})
     (root / "photo" / "dog").mkdir()

@@ -55,6 +55,11 @@ def test_files_are_found_by_folder_without_hidden_ones(root: Path) -> None:
     assert scanned(root, None) == FOUND
 
 
+def test_what_systems_leave_behind_is_left_out(root: Path) -> None:
+    put(root, "cat/@eaDir/1.png/THUMB.jpg", "__MACOSX/cat/1.png", ".ipynb_checkpoints/1.png", "lost+found/x")
+    assert scanned(root, None) == FOUND
+
+
 def test_a_folder_is_walked_once_and_remembered(root: Path, tmp_path: Path, walks: list[str]) -> None:
     assert [scanned(root, tmp_path / "memory") for _ in range(3)] == [FOUND] * 3
     assert walks == ["data"]

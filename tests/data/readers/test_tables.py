@@ -149,7 +149,8 @@ def test_a_parquet_copy_is_split_as_the_folder_that_it_was_made_from(tmp_path: P
         ({"path": "pet.parquet"}, "did you mean 'pets.parquet'"),
         ({"path": "pets.parquet", "options": {"image": "imag"}}, "no column 'imag'.* did you mean 'image'"),
         ({"path": "pets.parquet", "options": {"domain": "slide"}}, "column 'slide' has no 'photo', only '0', '1', '2'"),
-        ({"path": "text.parquet"}, "not a readable Parquet file"),
+        ({"path": "text.parquet"}, "text.parquet is not a readable Parquet file"),
+        ({"path": "pets.parquet", "options": {"label": "image"}}, "column 'image' of .*pets.parquet holds struct"),
     ],
 )
 def test_what_a_parquet_file_lacks_is_told(tmp_path: Path, task: dict[str, Any], message: str) -> None:
@@ -157,6 +158,27 @@ def test_what_a_parquet_file_lacks_is_told(tmp_path: Path, task: dict[str, Any],
     (tmp_path / "text.parquet").write_text("image,label")
     with pytest.raises(DataError, match=message):
         read("parquet", tmp_path, **task)
+
+
+def test_no_image_and_one_name_for_two_images_are_errors_that_name_the_place(tmp_path: Path) -> None:
+    pq.write_table(hub_table().slice(0, 0), tmp_path / "photo.parquet")
+    with pytest.raises(DataError, match=f"pets/photo: holds no image in {tmp_path}; get the whole data set"):
+        read("parquet", tmp_path)
+    kind = hub_table().schema.field("image").type
+    image = pa.array([{"bytes": picture(i), "path": "1.png"} for i in range(2)], kind)
+    pq.write_table(pa.table({"image": image, "label": [0, 1]}), tmp_path / "photo.parquet")
+    with pytest.raises(DataError, match=rf"two images in {tmp_path} are called 'a/1.png'; .*: get the original"):
+        read("parquet", tmp_path, options={"label_names": "a,a"})
+
+
+def test_a_file_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "photo.parquet"
+    pq.write_table(pa.table({"image": [picture(i) for i in range(9)], "label": [0] * 9}), file, compression="none")
+    whole = file.read_bytes()
+    first = whole.index(b"\x89PNG")
+    file.write_bytes(b"PAR1" + b"\xff" * (first - 4) + whole[first:])  # the header of the first page
+    with pytest.raises(DataError, match=r"photo.parquet is not a readable Parquet file \(.*\); get it again"):
+        read("parquet", tmp_path).load(0)
 
 
 def test_an_unreadable_row_is_named(tmp_path: Path) -> None:

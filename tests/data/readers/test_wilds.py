@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -161,15 +162,61 @@ def test_an_fmow_file_without_sequences_was_filtered(fmow: Path) -> None:
 
 
 def test_an_fmow_file_shorter_than_its_images_was_filtered(fmow: Path) -> None:
-    with pytest.raises(DataError, match=r"has 8 rows, but .*images holds rgb_img_9.png.*this one was filtered"):
+    with pytest.raises(
+        DataError, match=r"has 8 rows, .* 9 images, but rgb_img_8.png is the image of no row; .*filtered"
+    ):
         read(write_fmow(fmow, FMOW[:8]), "fmow")
 
 
-def test_an_fmow_image_that_is_absent_is_named(fmow: Path) -> None:
-    (fmow / "fmow_v1.1" / "images" / "rgb_img_5.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 3 images that the CSV names .*such as 'images/rgb_img_5.png'"):
-        read(fmow, "fmow")
-    assert len(read(fmow, "fmow", "ood_test")) == 2  # the other domain is whole
+def test_an_fmow_image_that_is_absent_is_named_whether_its_row_is_used_or_not(fmow: Path) -> None:
+    for number in (5, 2):
+        (fmow / "fmow_v1.1" / "images" / f"rgb_img_{number}.png").unlink()
+        for domain in ("id", "ood_test"):
+            with pytest.raises(DataError, match=f"fmow: .*row {number} .* no image rgb_img_{number}.png; unpack the"):
+                read(fmow, "fmow", domain)
+
+
+def test_the_first_row_without_an_image_is_none_of_a_sequence(tmp_path: Path) -> None:
+    rows = [FMOW[1], *(row for row in FMOW if row[2] != "seq"), FMOW[1], FMOW[0]]
+    write(tmp_path, "fmow", [f"images/rgb_img_{i}.png" for i, row in enumerate(rows) if row[2] != "seq"])
+    with pytest.raises(
+        DataError, match=r"but row 10 \(the first is 0\) has no image rgb_img_10.png, and rgb_img_11.png"
+    ):
+        read(write_fmow(tmp_path, [*rows[:3], *rows[4:]]), "fmow")
+
+
+SEQUENCES = [[name, "zoo", "seq", "FRA", "2010-01-01T00:00:00Z"] for name in "xyz"]
+
+
+def write_images(root: Path, numbers: Sequence[int]) -> Path:
+    return write(root, "fmow", [f"images/rgb_img_{i}.png" for i in numbers])
+
+
+def test_sequences_may_all_have_images_or_none(tmp_path: Path) -> None:
+    used = [row for row in FMOW if row[2] != "seq"]
+    root = write_fmow(write_images(tmp_path, range(9)), [*used, *SEQUENCES])
+    expected = read(root, "fmow").names
+    write_images(tmp_path, range(12))
+    assert read(root, "fmow").names == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "dropped", "message"),
+    [
+        # The sequences stand last: without the late row, every number still has its row, and later labels are wrong.
+        (9, 1, r"has 11 rows, 3 of them 'seq', .*but of the rows 'seq', 8 has an image and 9 has none; .*filtered"),
+        (12, 1, r"has 11 rows, .*but rgb_img_11.png is the image of no row; .*filtered"),
+        (12, 9, r"has 11 rows, 2 of them 'seq', .*but rgb_img_11.png is the image of no row"),
+        (11, None, r"has 12 rows, .*but of the rows 'seq', 9 has an image and 11 has none; .*unpacked in part"),
+    ],
+)
+def test_a_row_that_was_left_out_anywhere_is_told(
+    tmp_path: Path, images: int, dropped: int | None, message: str
+) -> None:
+    rows = [*(row for row in FMOW if row[2] != "seq"), *SEQUENCES]
+    root = write_fmow(write_images(tmp_path, range(images)), [row for i, row in enumerate(rows) if i != dropped])
+    with pytest.raises(DataError, match=message):
+        read(root, "fmow")
 
 
 @pytest.mark.parametrize(
@@ -235,6 +282,13 @@ def test_a_label_out_of_range_is_an_error(iwildcam: Path, label: str) -> None:
         read(iwildcam, "iwildcam")
 
 
+def test_a_domain_without_a_row_is_told(iwildcam: Path) -> None:
+    rows = [row for row in WILDCAM if row[0] != "test"]
+    write_csv(iwildcam / "iwildcam_v2.0" / "metadata.csv", WILDCAM_HEADER, rows)
+    with pytest.raises(DataError, match=r"iwildcam/ood_test: none of the 5 rows of .*metadata.csv is of this domain"):
+        read(iwildcam, "iwildcam", "ood_test")
+
+
 RXRX_HEADER = ["site_id", "well_id", "cell_type", "dataset", "experiment", "plate", "well", "site", "sirna_id"]
 RXRX = [
     ["x", "x", "HEPG2", "train", "HEPG2-01", 1, "B02", 1, 4],
@@ -265,6 +319,24 @@ def test_rxrx1_trains_on_one_site_and_is_tested_on_the_other(rxrx1: Path) -> Non
     assert by_part(beyond) == {"test": ["images/U2OS-04/Plate4/D11_s1.png", "images/U2OS-04/Plate4/D11_s2.png"]}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "place", "value", "message"),
+    [
+        ("iwildcam", 0, "trian", "expected split to be one of 'train', .*, got 'trian'; did you mean 'train'"),
+        ("rxrx1", 3, "id_test", "expected dataset to be one of 'train', 'val', 'test', got 'id_test'"),
+        ("rxrx1", 7, "3", "expected site to be one of '1', '2', got '3'"),
+    ],
+)
+def test_a_set_or_site_that_the_release_does_not_have_is_named(
+    iwildcam: Path, rxrx1: Path, dataset: str, place: int, value: str, message: str
+) -> None:
+    header, rows = (WILDCAM_HEADER, WILDCAM) if dataset == "iwildcam" else (RXRX_HEADER, RXRX)
+    changed = [[*rows[0][:place], value, *rows[0][place + 1 :]], *rows[1:]]
+    write_csv(iwildcam / FOLDERS[dataset][0] / "metadata.csv", header, changed)
+    with pytest.raises(DataError, match=f"^{dataset}: .*metadata.csv, line 2: {message}"):
+        read(iwildcam, dataset)
+
+
 # --- what all four share ---------------------------------------------------------------------------------------------
 
 
@@ -291,6 +363,35 @@ def _with_another_split(folder: Path) -> None:
     file.write_text(file.read_text().replace("3,0\n", "3,7\n").replace("3,0\r\n", "3,7\r\n"))
 
 
+def _with_a_sixth_hospital(folder: Path) -> None:
+    file = folder / "metadata.csv"
+    file.write_text(file.read_text().replace("30,3,0", "30,5,0"))
+
+
+def _with_a_row_twice(folder: Path) -> None:
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    (folder / "metadata.csv").write_text("\n".join([*lines, lines[2]]))
+
+
+def _with_a_header_alone(folder: Path) -> None:
+    (folder / "metadata.csv").write_text((folder / "metadata.csv").read_text().splitlines()[0] + "\n")
+
+
+def _with_a_folder_as_table(folder: Path) -> None:
+    (folder / "metadata.csv").unlink()
+    (folder / "metadata.csv").mkdir()
+
+
+def _without_any_release(folder: Path) -> None:
+    (folder / "RELEASE_v1.0.txt").unlink()
+
+
+def _one_folder_too_deep(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    folder.with_name("moved").rename(folder / folder.name)
+
+
 def _without_images(folder: Path) -> None:
     (folder / "patches").rename(folder / "patch")
 
@@ -304,9 +405,17 @@ def _without_a_folder_of_images(folder: Path) -> None:
     [
         (
             _without_release,
-            r"camelyon17_v1.0 is an unpacked archive without its release file: expected RELEASE_v1.0.txt, "
-            r"found 'RELEASE_v0.9.txt'; .*unpack version 1.0 again",
+            r"^camelyon17: expected version 1.0 of the archive in .*_v1.0, found 'RELEASE_v0.9.txt'; get version 1.0$",
         ),
+        (
+            _without_any_release,
+            r"release file RELEASE_v1.0.txt in .*, found no release file; .* make an empty one if you",
+        ),
+        (_one_folder_too_deep, r"found no release file; it is in .*camelyon17_v1.0, one folder too deep: move what"),
+        (_with_a_sixth_hospital, r"metadata.csv, line 7: expected center to be one of '0', .*'4', got '5'"),
+        (_with_a_row_twice, r"metadata.csv, line 8: names the image patches/.*_22272.png, as line 3 does; .*original"),
+        (_with_a_header_alone, r"metadata.csv has no row below its header; the file is cut off: get it again"),
+        (_with_a_folder_as_table, r"expected the CSV file of the data set at .*metadata.csv, found a folder$"),
         (_without_table, r"expected the CSV file of the data set at .*metadata.csv, found nothing; did you mean"),
         (_without_columns, r"metadata.csv has no column 'tumor', expected .*, found .*; did you mean 'tumour'"),
         (_cut_off, r"metadata.csv, line 7: expected 9 values, got 7; the file is cut off"),
@@ -319,8 +428,12 @@ def test_an_incomplete_copy_is_an_error_that_names_the_file(
     camelyon: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(camelyon / "camelyon17_v1.0")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as first:
         read(camelyon, "camelyon17")
+    if damage is not _without_a_folder_of_images:
+        # What both domains meet is one error.
+        with pytest.raises(DataError, match=f"^{re.escape(str(first.value))}$"):
+            read(camelyon, "camelyon17", "ood_test")
 
 
 def test_a_copy_that_is_not_there_or_a_slip_of_the_suite_is_answered(camelyon: Path) -> None:

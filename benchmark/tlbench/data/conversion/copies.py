@@ -7,6 +7,7 @@ local cache. Nothing is decoded, and no more than one batch of images is held.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tlbench.data.conversion.stored_format import UNKNOWN, format_of
 from tlbench.data.readers.parquet import class_names_in
 from tlbench.errors import DataError, UsageError, listed, nearest
 from tlbench.seeds import digest
 
-IMAGES_A_BATCH = 64
 FACTS_A_BATCH = 8192
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<place>\d{5})-of-(?P<of>\d{5})\.parquet")
@@ -35,6 +33,10 @@ class Part(Protocol):
     @property
     def name(self) -> str:
         """What a message calls it."""
+
+    @property
+    def place(self) -> str:
+        """What a message calls it where nothing else says of which copy it is: a file by its path."""
 
     @property
     def folder(self) -> Path | None:
@@ -84,11 +86,11 @@ class Copy:
         return sum(part.rows for part in self.parts)
 
     def where(self, row: int) -> str:
-        """Return what a message calls a row, counted from 0 over all parts."""
+        """Return what a message calls a row, counted from 0 over all parts: its part, and its number in there."""
         own = row
         for part in self.parts:
             if own < part.rows:
-                return f"{self.name}: row {row}" + (f" (row {own} of {part.name})" if len(self.parts) > 1 else "")
+                return f"{part.place}, row {own} of 0 to {part.rows - 1}"
             own -= part.rows
         raise ValueError(f"expected a row below {self.rows}, got {row}")
 
@@ -98,54 +100,16 @@ class Copy:
             if column not in part.schema.names:
                 found = part.schema.names
                 raise DataError(
-                    f"{self.name}: {part.name} has no column '{column}', only {listed(found)}"
-                    f"{nearest(column, found)} ({option} names another)"
+                    f"{part.place}: has no column '{column}', only {listed(found)}{nearest(column, found)} "
+                    f"({option} names another)"
                 )
 
-
-@dataclass(frozen=True)
-class StoredImage:
-    """What a row holds of its image.
-
-    Attributes
-    ----------
-    row : int
-        Counted from 0 over all parts.
-    data : bytes or None
-    path : str or None
-    folder : Path or None
-        Where relative paths start, if they may.
-    """
-
-    row: int
-    data: bytes | None
-    path: str | None
-    folder: Path | None
-
-    def content(self, where: str) -> bytes:
-        """Return the stored bytes, or those of the file that the row points to.
-
-        Raises
-        ------
-        DataError
-            If the row has no image, or points to a file that is not there, or below another folder than the copy's.
-        """
-        if self.data:
-            return self.data
-        if not self.path:
-            raise DataError(f"{where}: has no image")
-        path = Path(self.path)
-        if not path.is_absolute():
-            if self.folder is None or ".." in path.parts:
-                raise DataError(f"{where}: points to '{self.path}', which is not a file of the copy")
-            path = self.folder / path
-        if not path.is_file():
-            raise DataError(f"{where}: points to {path}, which is not there")
-        data = path.read_bytes()
-        # Tables come from anyone: only what is an image may be taken from the places that they name.
-        if format_of(data) == UNKNOWN:
-            raise DataError(f"{where}: points to {path}, which is no known kind of image")
-        return data
+    def places_of(self, column: str) -> list[str]:
+        """Return where the images of a column of paths lie: what they hold is not in the fingerprint."""
+        kinds = [part.schema.field(column).type for part in self.parts]
+        if not any(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds):
+            return []
+        return sorted({str(part.folder.resolve()) for part in self.parts if part.folder is not None})
 
 
 def open_copy(source: str | Path, *, revision: str | None = None, download: bool = False) -> Copy:
@@ -167,11 +131,13 @@ def open_copy(source: str | Path, *, revision: str | None = None, download: bool
     UsageError
         If a folder is given with what only a hub data set has.
     """
+    if not str(source).strip():
+        raise UsageError("--from: expected a folder, a file or a hub name, got an empty word")
     place = Path(source).expanduser()
-    if not place.exists():
+    if not _there(place):
         if isinstance(source, str) and _HUB_NAME.fullmatch(source):
             return _from_hub(source, revision, download)
-        raise DataError(f"{source}: no such folder or file, and not a hub name 'owner/name' either")
+        raise DataError(f"{source}: no such folder or file, and not a hub name 'owner/name' either (--from)")
     if revision is not None or download:
         option = "--revision" if revision is not None else "--download"
         raise UsageError(f"{source} is a folder or file on this machine: {option} is for hub data sets")
@@ -179,62 +145,44 @@ def open_copy(source: str | Path, *, revision: str | None = None, download: bool
         return _saved(place, str(source))
     parts = _parquet_parts(place, str(source))
     if not parts:
-        raise DataError(f"{source}: expected Parquet files or a data set saved with save_to_disk, found neither")
+        raise DataError(
+            f"{source}: expected Parquet files or a data set saved with save_to_disk, found neither; --from names the "
+            f"folder that holds them"
+        )
     return Copy("parquet", str(source), None, _fingerprint(parts), parts)
 
 
-def stored_paths(column: Any) -> list[str | None]:
-    """Return the paths stored in a column of images; None where there is none."""
-    if pa.types.is_struct(column.type):
-        if column.type.get_field_index("path") < 0:
-            return [None] * len(column)
-        column = pc.struct_field(column, "path")
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return list(column.to_pylist())
-    return [None] * len(column)
+def _there(place: Path) -> bool:
+    """Return whether a copy is there; raise DataError where it may not be read."""
+    try:
+        if not place.exists():
+            return False
+        readable = os.access(place, os.R_OK | os.X_OK if place.is_dir() else os.R_OK)
+    except PermissionError:
+        readable = False
+    if not readable:
+        raise _forbidden(place)
+    return True
 
 
-def _bytes_in(column: Any) -> list[bytes | None]:
-    """Return the bytes stored in a column of images; None where there are none."""
-    if pa.types.is_struct(column.type):
-        if column.type.get_field_index("bytes") < 0:
-            return [None] * len(column)
-        column = pc.struct_field(column, "bytes")
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return list(column.to_pylist())
-    return [None] * len(column)
-
-
-def stored_images(part: Part, column: str, first: int) -> Iterator[StoredImage]:
-    """Yield the images of a part, whose first row has the number ``first``, a batch of them in memory."""
-    row = first
-    for table in part.batches([column], IMAGES_A_BATCH):
-        held = table.column(column)
-        for data, path in zip(_bytes_in(held), stored_paths(held), strict=True):
-            yield StoredImage(row, data, path, part.folder)
-            row += 1
-
-
-def holds_images(kind: pa.DataType) -> bool:
-    """Return whether a column of this type can hold images as they were stored: bytes, paths, or structs of both."""
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0 or kind.get_field_index("path") >= 0)
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_string, pa.types.is_large_string)
-    return any(test(kind) for test in tests)
+def _forbidden(place: Path) -> DataError:
+    return DataError(
+        f"{place}: cannot be read (permission denied); change its permissions, or name another copy with --from"
+    )
 
 
 class _ParquetPart:
     """The rows of one Parquet file."""
 
-    def __init__(self, path: Path, root: Path, copy: str) -> None:
+    def __init__(self, path: Path, root: Path) -> None:
         self.path, self.folder = path, root
-        self.name = path.relative_to(root).as_posix()
+        self.name, self.place = path.relative_to(root).as_posix(), str(path)
         try:
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows: int = file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{copy}: {self.name} is not a readable Parquet file ({_first_line(error)})") from error
+            raise _unreadable(path, error) from error
 
     def class_names(self, column: str) -> list[str] | None:
         return class_names_in(self.schema.metadata or {}, column)
@@ -248,11 +196,11 @@ class _ParquetPart:
             elif kind.get_field_index("path") >= 0:
                 wanted.append(f"{path_of}.path")  # the leaf alone: no image is read
         # A row group may be the whole file: it is read through a small buffer, not at once.
-        with pq.ParquetFile(self.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
-            try:
+        try:
+            with pq.ParquetFile(self.path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
                 yield from file.iter_batches(size, columns=wanted, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{self.path}: cannot be read ({_first_line(error)})") from error
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path, error) from error
 
     def footer(self) -> str:
         """Return a hash of the file's own index: offsets, sizes and statistics of everything in it."""
@@ -266,8 +214,9 @@ class _ParquetPart:
 class _SavedPart:
     """The rows of one split that ``datasets`` has opened: memory maps, not memory."""
 
-    def __init__(self, name: str, data: Any) -> None:
+    def __init__(self, name: str, data: Any, copy: str) -> None:
         self.name, self.folder, self._data = name, None, data
+        self.place = f"{copy}, split '{name}'"
         self.rows = len(data)
         self.schema: pa.Schema = data.features.arrow_schema
 
@@ -277,8 +226,11 @@ class _SavedPart:
 
     def batches(self, columns: Sequence[str], size: int, *, path_of: str | None = None) -> Iterator[Any]:
         wanted = list(dict.fromkeys([*columns, *([path_of] if path_of else [])]))
-        # In Arrow's format nothing is decoded.
-        yield from self._data.select_columns(wanted).with_format("arrow").iter(size)
+        try:
+            # In Arrow's format nothing is decoded.
+            yield from self._data.select_columns(wanted).with_format("arrow").iter(size)
+        except (pa.ArrowException, OSError) as error:
+            raise _not_saved_whole(self.place, error) from error
 
 
 def _saved(place: Path, name: str) -> Copy:
@@ -287,11 +239,9 @@ def _saved(place: Path, name: str) -> Copy:
     try:
         found = datasets.load_from_disk(str(place))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{name}: a data set saved with save_to_disk that cannot be read ({_first_line(error)})") from (
-            error
-        )
+        raise _not_saved_whole(name, error) from error
     splits = _splits(found)
-    return Copy("saved", name, None, _fingerprint_of_splits(splits), _saved_parts(splits))
+    return Copy("saved", name, None, _fingerprint_of_splits(splits), _saved_parts(splits, name))
 
 
 def _from_hub(name: str, revision: str | None, download: bool) -> Copy:
@@ -312,7 +262,7 @@ def _from_hub(name: str, revision: str | None, download: bool) -> Copy:
         if parts:
             return Copy("hub", name, Path(folder).name, _fingerprint(parts), parts)
     splits = _splits(_loaded(name, revision, download))
-    return Copy("hub", name, revision, _fingerprint_of_splits(splits), _saved_parts(splits))
+    return Copy("hub", name, revision, _fingerprint_of_splits(splits), _saved_parts(splits, name))
 
 
 def _loaded(name: str, revision: str | None, download: bool) -> Any:
@@ -343,7 +293,7 @@ def _parquet_parts(place: Path, name: str) -> tuple[_ParquetPart, ...]:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
     _check_whole([path.relative_to(root).as_posix() for path in paths] if place.is_dir() else [], name)
-    return tuple(_ParquetPart(path, root, name) for path in paths)
+    return tuple(_ParquetPart(path, root) for path in paths)
 
 
 def _check_whole(files: Sequence[str], name: str) -> None:
@@ -357,7 +307,7 @@ def _check_whole(files: Sequence[str], name: str) -> None:
         if missing:
             raise DataError(
                 f"{name}: {stem}-{missing[0]:05d}-of-{of:05d}.parquet is not there ({len(missing)} of {of} files are "
-                f"missing): fetch the copy again"
+                f"missing): fetch the copy again, or name another with --from"
             )
 
 
@@ -367,8 +317,31 @@ def _splits(found: Any) -> Mapping[str, Any]:
     return {str(found.split or "all"): found} if isinstance(found, datasets.Dataset) else dict(found)
 
 
-def _saved_parts(splits: Mapping[str, Any]) -> tuple[_SavedPart, ...]:
-    return tuple(_SavedPart(name, splits[name]) for name in sorted(splits))
+def _saved_parts(splits: Mapping[str, Any], copy: str) -> tuple[_SavedPart, ...]:
+    return tuple(_SavedPart(name, splits[name], copy) for name in sorted(splits))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, PermissionError):
+        return _forbidden(path)
+    return DataError(
+        f"{path}: not a readable Parquet file of {_size(path)} ({_first_line(error)}); get it again, or name another "
+        f"copy with --from"
+    )
+
+
+def _size(path: Path) -> str:
+    try:
+        return f"{path.stat().st_size:,} bytes"
+    except OSError:
+        return "unknown size"
+
+
+def _not_saved_whole(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"{place}: a data set saved with save_to_disk that cannot be read ({_first_line(error)}); save or copy it "
+        f"again, or name another with --from"
+    )
 
 
 def _fingerprint(parts: Sequence[_ParquetPart]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tlbench.data.conversion.copies import FACTS_A_BATCH, Copy, Part, holds_images, stored_paths
+from tlbench.data.conversion.copies import FACTS_A_BATCH, Copy, Part
+from tlbench.data.conversion.stored_image import holds_images, stored_paths
 from tlbench.data.readers.rows import as_text
 from tlbench.data.readers.spelling import canonical
-from tlbench.errors import DataError, SuiteError, listed, nearest
+from tlbench.errors import DataError, SuiteError, UsageError, listed, nearest
 from tlbench.suites.spec import HubCopy, TaskSpec
 
 _SHOWN = 20
+_CLASSES_SHOWN = 7
+_ROW_WAY_OUT = "get the copy again, or leave this row out of it"
 _LONGEST_NAME_BYTES = 200
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
@@ -46,24 +50,49 @@ class Facts:
     reason: str
 
 
-def read_facts(copy: Copy, task: TaskSpec, columns: HubCopy, label_names: Sequence[str] | None = None) -> Facts:
+@dataclass(frozen=True)
+class LabelNames:
+    """The names of a copy's label numbers, as a file gives them: one a line, the first for 0."""
+
+    path: Path
+    names: tuple[str, ...]
+
+    def check(self, theirs: Sequence[str], where: str) -> None:
+        """Raise DataError where a copy names its own numbers and the file names them otherwise."""
+        for label in range(max(len(theirs), len(self.names))):
+            ours = self.names[label] if label < len(self.names) else None
+            copys = theirs[label] if label < len(theirs) else None
+            if ours is None or copys is None or canonical(ours) != canonical(copys):
+                told = f"no class {label}" if copys is None else f"class {label} is '{copys}'"
+                found = "ends before it" if ours is None else f"has '{ours}'"
+                raise DataError(
+                    f"{where}: names its own classes, and its {told}, where line {label + 1} of {self.path} {found}; "
+                    f"--names is for a copy that names none: leave it out, and the copy's own names count"
+                )
+
+
+def read_facts(copy: Copy, name: str, task: TaskSpec, columns: HubCopy, label_names: LabelNames | None = None) -> Facts:
     """Read domain, class and stored file name of every row; no image is read.
 
     Parameters
     ----------
     copy : Copy
+    name : str
+        The task's.
     task : TaskSpec
         With its classes.
     columns : HubCopy
         Names of the columns, and the values that stand for domains where these are not the domains' names.
-    label_names : sequence of str, optional
-        Names of the numbers in the label column, instead of those that the copy carries.
+    label_names : LabelNames, optional
+        Names of the numbers in the label column, where the copy carries none.
 
     Raises
     ------
     DataError
-        If a column is missing or of no use, a domain or a label is none of the suite's, or two labels of the
-        copy mean one class.
+        If a column is missing or of no use, a domain or a label is none of the suite's, two labels of the copy
+        mean one class, or the copy names its labels otherwise than ``label_names``.
+    UsageError
+        If ``label_names`` is given for labels that are no numbers.
     """
     for column, option in (
         (columns.image, "--image"),
@@ -71,15 +100,15 @@ def read_facts(copy: Copy, task: TaskSpec, columns: HubCopy, label_names: Sequen
         (columns.domain_column, "--domain-column"),
     ):
         copy.require(column, option)
-    domain_of, class_of = _Domains(copy, task, columns), _Classes(copy, task, columns.label, label_names)
+    domain_of, class_of = _Domains(copy, name, task, columns), _Classes(copy, task, columns.label, label_names)
     domains: list[int] = []
     labels: list[int] = []
     names: list[str | None] = []
     for part in copy.parts:
         if not holds_images(kind := part.schema.field(columns.image).type):
             raise DataError(
-                f"{copy.name}: column '{columns.image}' of {part.name} holds {kind}, expected the stored bytes of "
-                f"images or paths to them (--image names another)"
+                f"{part.place}: column '{columns.image}' holds {kind}, expected the stored bytes of images or paths to "
+                f"them (--image names another)"
             )
         domain_of.open(part)
         class_of.open(part)
@@ -98,7 +127,7 @@ def read_facts(copy: Copy, task: TaskSpec, columns: HubCopy, label_names: Sequen
     )
 
 
-def read_label_names(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
+def read_label_names(path: Path, classes: Sequence[str]) -> LabelNames:
     """Return the names of a file, one a line, in the order of the numbers that a copy uses for them.
 
     Raises
@@ -109,14 +138,17 @@ def read_label_names(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from error
+        told = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DataError(
+            f"{path}: cannot be read as text ({told}); --names takes a file of class names, one a line in label order"
+        ) from error
     if not names:
-        raise DataError(f"{path}: expected class names, one a line, found nothing")
+        raise DataError(f"{path}: expected class names, one a line in label order, found nothing")
     meant = _spellings(classes)
     for number, name in enumerate(names, 1):
         if name not in classes and canonical(name) not in meant:
             raise DataError(f"{path}, line {number}: '{name}' is no class of the suite{nearest(name, classes)}")
-    return names
+    return LabelNames(path, names)
 
 
 def safe_name(path: str | None) -> str | None:
@@ -140,15 +172,18 @@ def safe_name(path: str | None) -> str | None:
 class _Domains:
     """Values of the domain column to places of the task's domains."""
 
-    def __init__(self, copy: Copy, task: TaskSpec, columns: HubCopy) -> None:
-        self._copy, self._column = copy, columns.domain_column
+    def __init__(self, copy: Copy, name: str, task: TaskSpec, columns: HubCopy) -> None:
+        self._copy, self._column, self._task = copy, columns.domain_column, name
         self._names = tuple(task.domains)
-        for name in columns.domains:
-            if name not in task.domains:
-                raise SuiteError(f"hub, domains: '{name}' is no domain of the task{nearest(name, self._names)}")
+        for own in columns.domains:
+            if own not in task.domains:
+                raise SuiteError(
+                    f"[tasks.{name}.hub] of the suite, domains: '{own}' is no domain of the task"
+                    f"{nearest(own, self._names)}"
+                )
         self._spelled: dict[str, int] = {}
-        for place, (name, spec) in enumerate(task.domains.items()):
-            for word in (name, spec.path or name, str(columns.domains.get(name, name))):
+        for place, (own, spec) in enumerate(task.domains.items()):
+            for word in (own, spec.path or own, str(columns.domains.get(own, own))):
                 self._spelled[canonical(word)] = place
         self._found: set[str] = set()
         self._unknown: tuple[str, int] | None = None
@@ -156,7 +191,7 @@ class _Domains:
         self._spoken: Sequence[str] | None = None
 
     def open(self, part: Part) -> None:
-        _check_plain(self._copy, part, self._column, "--domain-column")
+        _check_plain(part, self._column, "--domain-column")
         self._places, self._spoken = {}, part.class_names(self._column)
 
     def __call__(self, value: Any, row: int) -> int:
@@ -172,13 +207,23 @@ class _Domains:
             more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
             raise DataError(
                 f"{self._copy.where(row)}: '{value}' in column '{self._column}' is no domain of the suite"
-                f"{nearest(value, self._names)}; found {listed(found[:_SHOWN])}{more}, expected {listed(self._names)} "
-                f"(--domain-column names another column; [tasks.X.hub] domains in a suite file names their values)"
+                f"{nearest(value, self._names)}; expected {listed(self._names)}, found {listed(found[:_SHOWN])}{more}. "
+                f"--domain-column names another column; where only the words differ, a copy of the suite's file says "
+                f"what they mean, such as [tasks.{self._task}.hub] domains = {{ {json.dumps(self._unfound())} = "
+                f"{json.dumps(value, ensure_ascii=False)} }}"
             )
+
+    def _unfound(self) -> str:
+        """Return a domain that no value names, as an example."""
+        named = {self._spelled.get(canonical(text)) for text in self._found}
+        return next((name for place, name in enumerate(self._names) if place not in named), self._names[0])
 
     def _place(self, value: Any, row: int) -> int:
         if value is None or value == "":
-            raise DataError(f"{self._copy.where(row)}: has no domain in column '{self._column}'")
+            raise DataError(
+                f"{self._copy.where(row)}: has no domain in column '{self._column}', expected one of "
+                f"{listed(self._names)}; {_ROW_WAY_OUT} (--domain-column names another column)"
+            )
         text = as_text(value)
         # A copy that names its numbers is believed before the suite, which knows one revision of one copy.
         if self._spoken and isinstance(value, int) and 0 <= value < len(self._spoken):
@@ -193,7 +238,7 @@ class _Domains:
 class _Classes:
     """Labels to places of the task's classes, by name."""
 
-    def __init__(self, copy: Copy, task: TaskSpec, column: str, names: Sequence[str] | None) -> None:
+    def __init__(self, copy: Copy, task: TaskSpec, column: str, names: LabelNames | None) -> None:
         self._copy, self._column, self._names = copy, column, names
         self._classes = task.classes or ()
         self._exact = {name: place for place, name in enumerate(self._classes)}
@@ -203,13 +248,23 @@ class _Classes:
         self._spoken: Sequence[str] | None = None
 
     def open(self, part: Part) -> None:
-        _check_plain(self._copy, part, self._column, "--label")
-        self._places, self._spoken = {}, self._names or part.class_names(self._column)
-        numbers = pa.types.is_integer(part.schema.field(self._column).type)
+        _check_plain(part, self._column, "--label")
+        self._places, self._spoken = {}, part.class_names(self._column)
+        kind = part.schema.field(self._column).type
+        numbers = pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind)
+        if self._names is not None and not numbers:
+            raise UsageError(
+                f"{part.place}: column '{self._column}' holds names, not numbers: --names has nothing to name there; "
+                f"leave it out"
+            )
+        if self._names is not None and self._spoken:
+            self._names.check(self._spoken, f"{part.place}, column '{self._column}'")
+        elif self._names is not None:
+            self._spoken = self._names.names
         if numbers and not self._spoken and not all(name.isdecimal() for name in self._classes):
             raise DataError(
-                f"{self._copy.name}: column '{self._column}' of {part.name} holds numbers without class names, and "
-                f"copies number their classes differently; --names FILE gives the names, one a line in label order"
+                f"{part.place}: column '{self._column}' holds numbers without class names, and copies number their "
+                f"classes differently; --names FILE gives the names, one a line in label order"
             )
 
     def __call__(self, value: Any, row: int) -> int:
@@ -220,21 +275,36 @@ class _Classes:
     def _place(self, value: Any, row: int) -> int:
         where = self._copy.where(row)
         if value is None:
-            raise DataError(f"{where}: has no label in column '{self._column}'")
+            raise DataError(
+                f"{where}: has no label in column '{self._column}', expected one of {self._some_classes()}; "
+                f"{_ROW_WAY_OUT} (--label names another column)"
+            )
         name = as_text(value)
         if self._spoken and isinstance(value, int):
             if not 0 <= value < len(self._spoken):
-                raise DataError(f"{where}: label {value} has no name, expected 0 to {len(self._spoken) - 1}")
+                whose = f"{self._names.path} names" if self._names else "the copy names"
+                raise DataError(
+                    f"{where}: label {value} in column '{self._column}' has no name, expected 0 to "
+                    f"{len(self._spoken) - 1}, which {whose}; {_ROW_WAY_OUT} (--label names another column)"
+                )
             name = self._spoken[value]
         place = self._exact.get(name, self._spelled.get(canonical(name)))
         if place is None:
-            raise DataError(f"{where}: label '{name}' is no class of the suite{nearest(name, self._classes)}")
+            raise DataError(
+                f"{where}: label '{name}' in column '{self._column}' is no class of the suite"
+                f"{nearest(name, self._classes)}; expected one of {self._some_classes()}. Take a copy with these "
+                f"classes, or leave the rows of others out of it (--label names another column)"
+            )
         if self._meaning.setdefault(place, name) != name:
             raise DataError(
                 f"{where}: labels '{self._meaning[place]}' and '{name}' of the copy would both be class "
-                f"'{self._classes[place]}'"
+                f"'{self._classes[place]}'; take a copy that spells it in one way"
             )
         return place
+
+    def _some_classes(self) -> str:
+        more = len(self._classes) - _CLASSES_SHOWN
+        return listed(self._classes[:_CLASSES_SHOWN]) + (f" and {more} more classes" if more > 0 else "")
 
 
 def _spellings(classes: Sequence[str]) -> Mapping[str, str]:
@@ -251,14 +321,13 @@ def _rows(part: Part, columns: HubCopy) -> Iterator[tuple[Any, Any, str | None]]
         yield from zip(domains, labels, paths, strict=False)
 
 
-def _check_plain(copy: Copy, part: Part, column: str, option: str) -> None:
+def _check_plain(part: Part, column: str, option: str) -> None:
     kind = part.schema.field(column).type
     held = kind.value_type if pa.types.is_dictionary(kind) else kind
     tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
     if not any(test(held) for test in tests):
         raise DataError(
-            f"{copy.name}: column '{column}' of {part.name} holds {kind}, expected names or whole numbers "
-            f"({option} names another)"
+            f"{part.place}: column '{column}' holds {kind}, expected names or whole numbers ({option} names another)"
         )
 
 

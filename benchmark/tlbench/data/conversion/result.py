@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tlbench.data.conversion.stored_format import UNKNOWN
+
 CONVERSION_VERSION = 1
 
 
@@ -85,6 +87,16 @@ class Conversion:
         return all(domain.right for domain in self.domains)
 
     @property
+    def published(self) -> bool:
+        """Whether every domain has exactly the images that the suite declares, so that its splits are the study's."""
+        return all(domain.expected == domain.files for domain in self.domains)
+
+    @property
+    def broken(self) -> int:
+        """Files that are no known kind of image by their bytes."""
+        return sum(domain.formats.get(UNKNOWN, 0) for domain in self.domains)
+
+    @property
     def unlisted(self) -> int:
         """Files in a format that readers of folders pass over, as torchvision does."""
         return sum(n for domain in self.domains for kind, n in domain.formats.items() if kind == "gif")
@@ -103,5 +115,6 @@ class Conversion:
             "file_names": "stored" if self.stored_names else "row numbers",
             "reproduces": "members" if self.stored_names else "counts",
             "reason": self.reason,
+            "counts": "right" if self.complete else "differ",
             "domains": [asdict(domain) for domain in self.domains],
         }

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tlbench.data.digests import FileDigests
+from tlbench.data.readers.instead import Kind, found_instead
 from tlbench.data.readers.spelling import canonical
 from tlbench.errors import DataError, UsageError, listed, nearest
 from tlbench.suites.spec import HubCopy
 
 Option = str | int | float | bool
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Address:
     digests : FileDigests
     hub : HubCopy, optional
         How a copy of the data on the Hugging Face hub calls its columns and domains.
+    others : tuple of str
+        Entries of the task's other domains.
     """
 
     task: str
@@ -45,6 +49,7 @@ class Address:
     options: Mapping[str, Option] = field(default_factory=dict)
     digests: FileDigests = field(default_factory=lambda: FileDigests(None))
     hub: HubCopy | None = None
+    others: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -108,15 +113,53 @@ class Address:
         except OSError as error:
             raise DataError(f"{self.where}: {error.filename} cannot be read ({error.strerror})") from error
 
-    def missing(self, path: Path, expected: str) -> DataError:
-        """Return the error for a folder or file that is not there, with the nearest one that is."""
-        existing = path
-        while not existing.is_dir() and existing != existing.parent:
-            existing = existing.parent
-        below = path.relative_to(existing).parts[0] if path != existing else ""
-        neighbours = sorted(entry.name for entry in existing.iterdir() if not entry.name.startswith("."))
-        near = nearest(below, neighbours)
-        hint = near or f"; the nearest folder that exists is {existing}"
+    def missing(self, path: Path, expected: str, *, kind: Kind = "folder", shared: bool = False) -> DataError:
+        """Return the error for a folder or file that is not there, with what is there instead.
+
+        Parameters
+        ----------
+        path : Path
+        expected : str
+        kind : {"folder", "file"}
+        shared : bool
+            Whether every domain of the task needs it: the error is then the same for all, and told once.
+        """
+        if self.place.is_file() and path != self.place:
+            return DataError(
+                f"{self.task}: expected a folder at {self.place}, found a file; unpack it, or move it away"
+            )
+        found = found_instead(path, self.base, kind, self.others)
+        root = "" if self.place.is_dir() or "--data-root" in found else " (--data-root sets the root)"
+        return DataError(f"{self.task if shared else self.where}: expected {expected} at {path}, found {found}{root}")
+
+    def no_such_value(self, column: str, values: Iterable[str]) -> DataError:
+        """Return the error for a copy whose domain column never says this domain."""
+        known = sorted(set(values))
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        source = self.place if self.place.exists() else self.path
         return DataError(
-            f"{self.where}: expected {expected} at {path}, found nothing{hint} (--data-root sets the root)"
+            f"{self.where}: {source}: column '{column}' has no '{self.entry}', only {listed(known[:_SHOWN])}{more}"
+            f"{nearest(self.entry, known)}{self._way_to_domains(values_found=True)}"
+        )
+
+    def no_column(self, path: Path | str, column: str, found: Sequence[str]) -> DataError:
+        """Return the error for a table without a column."""
+        way = ""
+        if self.hub is not None and column == self.hub.domain_column:
+            way = self._way_to_domains(values_found=False)
+        elif self.hub is not None:
+            option = "--image" if column == self.hub.image else "--label"
+            way = f"; another is named in the suite's [tasks.{self.task}.hub], or with `tlbench data convert {option}`"
+        return DataError(
+            f"{self.where}: {path} has no column '{column}', only {listed(found) or 'none'}"
+            f"{nearest(column, found)}{way}"
+        )
+
+    def _way_to_domains(self, *, values_found: bool) -> str:
+        if self.hub is None:
+            return "; a domain's 'path' in the suite says what it is called here" if values_found else ""
+        key = "domains" if values_found else "domain_column"
+        return (
+            f"; say what it is called with {key} in the suite's [tasks.{self.task}.hub], or name another column with "
+            f"`tlbench data convert --domain-column`"
         )

@@ -87,11 +87,15 @@ def read_domain(spec: TaskSpec, task: str, domain: str, base: Path, *, digests: 
         options={**spec.options, **own.options},
         digests=digests or FileDigests(None),
         hub=spec.hub,
+        others=tuple(spec.domains[name].path or name for name in spec.domains if name != domain),
     )
     listing = READERS[spec.reader](address)
     if not len(listing):
-        raise DataError(f"{address.where}: holds no image")
+        raise DataError(f"{address.where}: holds no image in {address.place}; get the whole data set")
     if len(set(listing.names)) != len(listing):
         twice, _ = Counter(listing.names).most_common(1)[0]
-        raise DataError(f"{address.where}: two images are called '{twice}'")
+        raise DataError(
+            f"{address.where}: two images in {address.place} are called '{twice}'; two copies were put together, or "
+            f"rows were copied: get the original"
+        )
     return listing

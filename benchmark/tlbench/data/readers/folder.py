@@ -14,6 +14,7 @@ from tlbench.data.readers.address import Address
 from tlbench.data.readers.rows import check_all_found
 from tlbench.data.readers.scan import scanned
 from tlbench.data.readers.spelling import canonical
+from tlbench.data.readers.strays import holds_files
 from tlbench.errors import DataError, UsageError
 from tlbench.seeds import digest
 
@@ -24,9 +25,9 @@ def read_folder(address: Address) -> Listing:
     """Return the listing of a domain that is a folder of class folders.
 
     Classes are the sorted folders; files are listed in the order of torchvision's ImageFolder, nested ones
-    included. Hidden entries, and files beside the class folders, are ignored. Where the suite names classes,
-    other folders are left out. A blank and an underscore in the domain's folder are the same, and so are
-    small and capital letters.
+    included. Hidden entries, what systems leave behind, and files beside the class folders are ignored. Where the
+    suite names classes, other folders are left out. A blank and an underscore in the domain's folder are the same,
+    and so are small and capital letters.
 
     Options: ``pattern``, a regular expression searched in ``<class>/<file>`` whose named groups become columns.
 
@@ -54,24 +55,26 @@ def domain_folder(address: Address) -> Path | None:
     Raises
     ------
     DataError
-        If two folders are spellings of the name, and neither is the suite's.
+        If two folders with files are spellings of the name, and neither is the suite's.
     """
     place = address.place
     folder = address.inside(place, address.entry)
-    if folder.is_dir():
+    exact = folder.is_dir()
+    if exact and holds_files(folder):
         return folder
     # OfficeHome's "Real World" circulates with a blank and with an underscore.
     alike = [
         entry
         for entry in (sorted(place.iterdir()) if place.is_dir() else ())
-        if canonical(entry.name) == canonical(address.entry) and entry.is_dir()
+        if canonical(entry.name) == canonical(address.entry) and entry.name != folder.name and entry.is_dir()
     ]
-    if len(alike) > 1:
+    full = [entry for entry in alike if holds_files(entry)]
+    if len(full) > 1:
         raise DataError(
-            f"{address.where}: expected one folder '{address.entry}' in {place}, found {alike[0].name!r} and "
-            f"{alike[1].name!r}; remove one"
+            f"{address.where}: expected one folder '{address.entry}' in {place}, found {full[0].name!r} and "
+            f"{full[1].name!r}; remove one"
         )
-    return alike[0] if alike else None
+    return next(iter([*full, *([folder] if exact else []), *alike]), None)
 
 
 def files_of(address: Address, root: Path) -> Mapping[str, Sequence[str]]:
@@ -92,7 +95,10 @@ def class_folders(address: Address, root: Path, files: Mapping[str, Sequence[str
     """
     found = sorted({folder.split("/", 1)[0] for folder in files if folder})
     if not found:
-        raise DataError(f"{address.where}: expected a folder a class in {root}, found none")
+        held = f"{len(files.get('', ()))} files" if files.get("") else "nothing"
+        raise DataError(
+            f"{address.where}: expected one folder for every class in {root}, found {held}; get the whole data set"
+        )
     return found
 
 
@@ -123,7 +129,10 @@ def images_by_class(
     for name, top in sorted(folders.items()):
         own = {f"{name}{path.removeprefix(top)}": path for path in _images(files, below.get(top, ()))}
         if not own:
-            raise DataError(f"{address.where}: class folder {root / top} has no image ({', '.join(SUFFIXES)})")
+            raise DataError(
+                f"{address.where}: class folder {root / top} has no image ({', '.join(SUFFIXES)}); get the whole data "
+                f"set, or remove the folder if it is no class"
+            )
         names |= own
     return names
 

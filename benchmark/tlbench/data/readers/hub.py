@@ -59,6 +59,8 @@ class _Rows:
         import datasets
 
         self._address, self._splits = address, splits
+        # A saved folder by its place; a hub data set by its name.
+        self._source = str(address.place) if address.path and address.place.is_dir() else address.path
         self._image, self._label = address.text("image", "image"), address.text("label", "label")
         self._starts = np.cumsum([0, *(len(split) for split in splits.values())])
         for name in (self._image, self._label):
@@ -78,11 +80,7 @@ class _Rows:
             meant = self._address.meant(values)
             kept = [row for row in kept if values[row] in meant]
             if not kept:
-                known = sorted(set(values))
-                raise DataError(
-                    f"{self._address.where}: column '{by}' has no '{self._address.entry}', only {listed(known[:20])}"
-                    f"{nearest(self._address.entry, known)}"
-                )
+                raise self._address.no_such_value(by, values)
         columns = {name: self._values(name) for name in self._plain() if name not in (self._label, by)}
         parts = [part_named(name) for name in self._splits]
         if by is not None and "part" not in columns and all(parts):
@@ -101,16 +99,14 @@ class _Rows:
             columns={name: [values[row] for row in kept] for name, values in columns.items()},
             load=lambda place: self._load(kept[place]),
             content=self._content,
+            row_named=lambda place: self._row_named(kept[place]),
             note=note,
         )
 
     def _require(self, name: str) -> None:
         for split in self._splits.values():
             if name not in split.column_names:
-                raise DataError(
-                    f"{self._address.where}: {self._address.path} has no column '{name}', "
-                    f"only {listed(split.column_names)}{nearest(name, split.column_names)}"
-                )
+                raise self._address.no_column(self._source, name, split.column_names)
 
     def _plain(self) -> list[str]:
         """Return the columns of text, whole numbers and classes that all splits have."""
@@ -139,13 +135,21 @@ class _Rows:
         return names
 
     def _load(self, row: int) -> NDArray[np.uint8]:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        own = row - int(self._starts[number])
-        where = f"{self._address.path}, split {list(self._splits)[number]}, row {own}"
+        number, own = self._at(row)
+        where = self._row_named(row)
         stored = self._images[number][own][self._image]
         if stored is None or (stored.get("bytes") is None and stored.get("path") is None):
-            raise DataError(f"{where}: has no image")
+            raise DataError(f"{where}: has no image; get this copy again")
         return decode(stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"]), where)
+
+    def _at(self, row: int) -> tuple[int, int]:
+        """Return the number of a row's split, and of the row in it."""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return number, row - int(self._starts[number])
+
+    def _row_named(self, row: int) -> str:
+        number, own = self._at(row)
+        return f"{self._source}, split {list(self._splits)[number]}, row {own}"
 
     def _content(self) -> str:
         """Return a hash of the Arrow files, and of image files that they only point to."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +18,8 @@ from tlbench.data.decode import decode
 from tlbench.data.domain import Listing
 from tlbench.data.readers.address import Address
 from tlbench.data.readers.rows import as_text, leaves_of, part_named, rows_listing
-from tlbench.errors import DataError, listed, nearest
+from tlbench.data.readers.strays import parquet_below
+from tlbench.errors import DataError
 from tlbench.seeds import digest
 
 _PLAIN = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
@@ -48,17 +50,19 @@ def read_parquet(address: Address) -> Listing:
     for name in (image, label, *([by] if by else [])):
         rows.require(name)
     facts = rows.facts()
+    for name in (label, *([by] if by else [])):
+        if name not in facts:
+            raise DataError(
+                f"{address.where}: column '{name}' of {rows.path_of(0)} holds {rows.schema.field(name).type}, expected "
+                f"names or whole numbers"
+            )
     kept = list(range(len(facts[label])))
     if by is not None:
         values = _spoken(facts[by], rows.class_names(by))
         meant = address.meant(values)
         kept = [row for row, value in enumerate(values) if value in meant]
         if not kept:
-            known = sorted(set(values))
-            raise DataError(
-                f"{address.where}: column '{by}' has no '{address.entry}', only {listed(known[:20])}"
-                f"{nearest(address.entry, known)}"
-            )
+            raise address.no_such_value(by, values)
     class_names = str(address.options["label_names"]).split(",") if "label_names" in address.options else None
     labels = [facts[label][row] for row in kept]
     files = rows.stored_names()
@@ -75,6 +79,7 @@ def read_parquet(address: Address) -> Listing:
         columns=columns,
         load=lambda place: rows.load(kept[place]),
         content=rows.content,
+        row_named=lambda place: rows.named(kept[place]),
         note=note,
     )
 
@@ -84,10 +89,10 @@ class _Rows:
 
     def __init__(self, paths: Sequence[Path], image: str, address: Address) -> None:
         self._paths, self._image, self._address = paths, image, address
-        try:
-            self._files = [pq.ParquetFile(path) for path in paths]
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{address.where}: not a readable Parquet file ({_first_line(error)})") from error
+        self._files = []
+        for path in paths:
+            with self._readable(path):
+                self._files.append(pq.ParquetFile(path))
         self.schema: pa.Schema = self._files[0].schema_arrow
         self._groups = [(f, g) for f, file in enumerate(self._files) for g in range(file.num_row_groups)]
         sizes = [self._files[f].metadata.row_group(g).num_rows for f, g in self._groups]
@@ -98,10 +103,7 @@ class _Rows:
     def require(self, name: str) -> None:
         for path, file in zip(self._paths, self._files, strict=True):
             if name not in file.schema_arrow.names:
-                found = file.schema_arrow.names
-                raise DataError(
-                    f"{self._address.where}: {path} has no column '{name}', only {listed(found)}{nearest(name, found)}"
-                )
+                raise self._address.no_column(path, name, file.schema_arrow.names)
 
     def facts(self) -> dict[str, list[Any]]:
         """Return every plain column that all files have."""
@@ -111,7 +113,7 @@ class _Rows:
             if any(is_kind(field.type) for is_kind in _PLAIN)
             and all(field.name in file.schema_arrow.names for file in self._files)
         ]
-        read = [file.read(columns=names) for file in self._files]
+        read = self._read(names)
         return {name: [value for table in read for value in table.column(name).to_pylist()] for name in names}
 
     def stored_names(self) -> list[str]:
@@ -119,8 +121,8 @@ class _Rows:
         kind = self.schema.field(self._image).type
         if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
             return [""] * int(self._starts[-1])
-        read = [file.read(columns=[f"{self._image}.path"]).column(self._image) for file in self._files]
-        paths = [row["path"] if row else None for column in read for row in column.to_pylist()]
+        read = self._read([f"{self._image}.path"])
+        paths = [row["path"] if row else None for table in read for row in table.column(self._image).to_pylist()]
         return [PurePosixPath(path).name if path else "" for path in paths]
 
     def class_names(self, column: str) -> list[str] | None:
@@ -128,23 +130,53 @@ class _Rows:
         return class_names_in(self.schema.metadata or {}, column)
 
     def load(self, row: int) -> NDArray[np.uint8]:
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        where = f"{self._paths[self._groups[group][0]]}, row {row - self._first_row(group)}"
+        group, where = self._group_of(row), self.named(row)
         # Rows are asked for in stored order, by several threads: one row group at a time is held for all of them.
         with self._lock:
             if self._held is None or self._held[0] != group:
                 file, number = self._groups[group]
-                table = self._files[file].read_row_group(number, columns=[self._image], use_threads=False)
+                with self._readable(self._paths[file]):
+                    table = self._files[file].read_row_group(number, columns=[self._image], use_threads=False)
                 self._held = (group, table.column(self._image))
             value = self._held[1][row - int(self._starts[group])].as_py()
         stored = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(stored, bytes):
-            raise DataError(f"{where}: expected the bytes of an image in column '{self._image}', got none")
+            raise DataError(
+                f"{where}: expected the bytes of an image in column '{self._image}', got none; get this file again"
+            )
         return decode(stored, where)
 
     def content(self) -> str:
         root = self._paths[0].parent
         return digest(self._image, self._address.digests.of(root, self._paths))
+
+    def path_of(self, row: int) -> Path:
+        """Return the file that holds a row."""
+        return self._paths[self._groups[self._group_of(row)][0]] if self._groups else self._paths[0]
+
+    def named(self, row: int) -> str:
+        """Return a row's file and its number in there."""
+        return f"{self.path_of(row)}, row {row - self._first_row(self._group_of(row))}"
+
+    def _read(self, columns: Sequence[str]) -> list[pa.Table]:
+        tables = []
+        for path, file in zip(self._paths, self._files, strict=True):
+            with self._readable(path):
+                tables.append(file.read(columns=columns))
+        return tables
+
+    @contextlib.contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        """Raise DataError with the name of a file that cannot be read."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{self._address.where}: {path} is not a readable Parquet file ({_first_line(error)}); get it again"
+            ) from error
+
+    def _group_of(self, row: int) -> int:
+        return int(np.searchsorted(self._starts, row, side="right")) - 1
 
     def _first_row(self, group: int) -> int:
         return int(self._starts[next(g for g, at in enumerate(self._groups) if at[0] == self._groups[group][0])])
@@ -171,17 +203,17 @@ def _files(address: Address, *, shared: bool) -> list[Path]:
     if place.is_file():
         return [place]
     if shared:
-        found = sorted(place.rglob("*.parquet")) if place.is_dir() else []
+        found = parquet_below(place) if place.is_dir() else []
         if not found:
-            raise address.missing(place / "*.parquet" if place.is_dir() else place, "Parquet files")
+            raise address.missing(place / "*.parquet" if place.is_dir() else place, "Parquet files", kind="file")
         return found
     folder = address.inside(place, address.entry)
     single = folder if folder.is_file() else folder.with_name(f"{folder.name}.parquet")
     if single.is_file():
         return [single]
-    found = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
+    found = parquet_below(folder) if folder.is_dir() else []
     if not found:
-        raise address.missing(folder / "*.parquet" if folder.is_dir() else single, "a Parquet file")
+        raise address.missing(folder / "*.parquet" if folder.is_dir() else single, "a Parquet file", kind="file")
     return found
 
 

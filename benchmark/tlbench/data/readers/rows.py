@@ -38,6 +38,7 @@ def rows_listing(
     columns: Mapping[str, Sequence[object]],
     load: Callable[[int], NDArray[np.uint8]],
     content: Callable[[], str],
+    row_named: Callable[[int], str],
     note: str = "",
 ) -> Listing:
     """Return the listing of a domain's rows, in their stored order.
@@ -56,6 +57,8 @@ def rows_listing(
         Pixels of row ``i``.
     content : callable
         Hash of the stored images.
+    row_named : callable
+        The file of row ``i`` and its number in there, for a message.
     note : str
 
     Raises
@@ -63,7 +66,7 @@ def rows_listing(
     DataError
         If a row has no label, a label has no class name, or a class that the suite names has no row.
     """
-    named = [_class_of(label, class_names, address, row) for row, label in enumerate(labels)]
+    named = _named(labels, class_names, lambda row: f"{address.where}: {row_named(row)}")
     classes = _ordered(named, class_names)
     position = {name: place for place, name in enumerate(classes)}
     names = tuple(f"{name}/{leaf}" for name, leaf in zip(named, leaves, strict=True))
@@ -155,15 +158,20 @@ def as_text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _class_of(label: object, class_names: Sequence[str] | None, address: Address, row: int) -> str:
-    if label is None:
-        raise DataError(f"{address.where}: row {row} has no label")
-    if class_names is None or isinstance(label, str):
-        return str(label)
-    place = int(str(label))
-    if not 0 <= place < len(class_names):
-        raise DataError(f"{address.where}: row {row} has label {place}, expected 0 to {len(class_names) - 1}")
-    return class_names[place]
+def _named(labels: Sequence[object], class_names: Sequence[str] | None, row_named: Callable[[int], str]) -> list[str]:
+    """Return the class of every row by name."""
+    named = []
+    for row, label in enumerate(labels):
+        if label is None:
+            raise DataError(f"{row_named(row)} has no label")
+        if class_names is None or isinstance(label, str):
+            named.append(str(label))
+            continue
+        place = int(str(label))
+        if not 0 <= place < len(class_names):
+            raise DataError(f"{row_named(row)} has label {place}, expected 0 to {len(class_names) - 1}")
+        named.append(class_names[place])
+    return named
 
 
 def _ordered(named: Sequence[str], class_names: Sequence[str] | None) -> tuple[str, ...]:

@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tlbench.data.readers.strays import is_stray
 from tlbench.data.remembered import recall, remember
 
 # A change within the resolution of a file system's clock leaves the time of change as it was.
 _CLOCK_NS = 2 * 10**9
-_KIND = "scan-1"
+_KIND = "scan-2"  # raised whenever other names are left out
 
 
 def scanned(root: Path, memory: Path | None) -> Mapping[str, tuple[str, ...]]:
     """Return the files under a folder: by folder, as a POSIX path below ``root`` ("" for itself), sorted.
 
-    Links to folders are followed; entries whose name starts with a dot are left out; a folder without files
-    is there with none. What was found is remembered, and holds for as long as no folder under ``root`` has
-    changed: a stat a folder, instead of an entry a file.
+    Links to folders are followed; entries whose name starts with a dot, and what systems leave behind (``strays``),
+    are left out; a folder without files is there with none. What was found is remembered, and holds for as long as
+    no folder under ``root`` has changed: a stat a folder, instead of an entry a file.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def _walk(
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith("."):
+            if not is_stray(entry.name):
                 (folders if entry.is_dir() else files).append(entry.name)
     found[name] = tuple(sorted(files))
     for below in folders:

@@ -70,6 +70,7 @@ def read_torchvision(address: Address) -> Listing:
         columns={"part": [part for part, _ in held]} if None not in parts else {},
         load=lambda place: _pixels(parts[held[place][0]], held[place][1], address),
         content=lambda: _content(list(parts.values()), address),
+        row_named=lambda row: f"{address.place}, image {held[row][1]} of {held[row][0] or 'all'}",
     )
 
 

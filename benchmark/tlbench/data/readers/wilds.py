@@ -11,6 +11,7 @@ import numpy as np
 from tlbench.data.decode import decode
 from tlbench.data.domain import Listing
 from tlbench.data.readers.address import Address
+from tlbench.data.readers.instead import way_out
 from tlbench.data.readers.scan import scanned
 from tlbench.data.readers.wilds_layouts import LAYOUTS, Layout, Row, rows_of_table
 from tlbench.errors import DataError, UsageError, listed, nearest
@@ -29,6 +30,11 @@ def read_wilds(address: Address) -> Listing:
     columns are facts of the image, such as hospital, region, location or experiment. An image is called by its
     path below the task's folder. A class may be without images: labels are the data set's own.
 
+    Images of FMoW are called by the number of their row, so a row too few or too many gives every later image
+    another's label. The numbers of the rows are therefore held against those of the images. That two rows have
+    changed places cannot be told from numbers, nor from the columns that are read: the suite's hash of members,
+    once somebody has confirmed it on the original data, is the guard against that.
+
     Options: ``dataset``, one of ``camelyon17``, ``fmow``, ``iwildcam``, ``rxrx1``.
 
     Raises
@@ -36,8 +42,9 @@ def read_wilds(address: Address) -> Listing:
     UsageError
         If the option names none of them, or the suite names no classes.
     DataError
-        If the release file, the CSV, a column of it or an image is missing, or a value is none that the
-        official release has.
+        If the release file, the CSV, a column of it or an image is missing, a value is none that the official
+        release has, two rows name one image, or rows and images are not numbered alike. What concerns the task
+        as a whole is told of the task, not of the domain.
     """
     address.check_options("dataset")
     named = address.text("dataset", "")
@@ -58,14 +65,21 @@ def read_wilds(address: Address) -> Listing:
     parts = layout.domains[address.entry]
     rows: list[tuple[Row, int]] = []
     label_of = _labeller(address.classes, by_name=layout.labels_are_names)
-    n = 0
+    sequences: list[bool] = []
     for where, row in rows_of_table(address, layout):
-        n += 1
+        sequences.append(row.sequence)
         if row.official in parts:
             rows.append((row, label_of(row, where)))
+    table = root / layout.table
+    if not sequences:
+        raise DataError(f"{address.task}: {table} has no row below its header; the file is cut off: get it again")
+    if not rows:
+        raise DataError(
+            f"{address.where}: none of the {len(sequences)} rows of {table} is of this domain; get it again"
+        )
     images = _images(address, root / layout.folder)
     if layout.numbered_by_row:
-        _check_numbering(address, images, n)
+        _check_numbering(address, table, images, sequences)
     _check_present(address, root, [row.name for row, _ in rows], images)
     return _listing(address, layout, root, rows)
 
@@ -93,15 +107,23 @@ def _listing(address: Address, layout: Layout, root: Path, rows: Sequence[tuple[
 def _check_release(address: Address, layout: Layout) -> None:
     place = address.place
     if not place.is_dir():
-        raise address.missing(place, "the folder of an unpacked WILDS archive")
+        raise address.missing(place, "the folder of an unpacked WILDS archive", shared=True)
     expected = place / f"RELEASE_v{layout.version}.txt"
     if expected.is_file():
         return
-    found = listed(sorted(path.name for path in place.glob("RELEASE_v*.txt"))) or "none"
+    found = sorted(path.name for path in place.glob("RELEASE_v*.txt"))
+    if found:
+        raise DataError(
+            f"{address.task}: expected version {layout.version} of the archive in {place}, found {listed(found)}; get "
+            f"version {layout.version}"
+        )
+    hint = way_out(expected, address.base, "file") or (
+        f"; WILDS takes the data for whole only with it: unpack version {layout.version} again, or make an empty one "
+        f"if you know that this is all of that version"
+    )
     raise DataError(
-        f"{address.where}: {place} is an unpacked archive without its release file: expected {expected.name}, found "
-        f"{found}; WILDS takes the data for whole only with it: unpack version {layout.version} again, or put the "
-        f"file there if you know that they are"
+        f"{address.task}: expected an unpacked archive with its release file {expected.name} in {place}, found no "
+        f"release file{hint}"
     )
 
 
@@ -125,22 +147,49 @@ def _labeller(classes: tuple[str, ...], *, by_name: bool) -> Callable[[Row, str]
 
 def _images(address: Address, folder: Path) -> Mapping[str, Sequence[str]]:
     if not folder.is_dir():
-        raise address.missing(folder, "the folder of images")
+        raise address.missing(folder, "the folder of images", shared=True)
     try:
         return scanned(folder, address.digests.folder)
     except OSError as error:
-        raise DataError(f"{address.where}: {error.filename} cannot be read ({error.strerror})") from error
+        raise DataError(f"{address.task}: {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _check_numbering(address: Address, images: Mapping[str, Sequence[str]], n: int) -> None:
-    """Raise DataError where images have numbers beyond the CSV's rows: then rows were left out before counting."""
-    numbers = [int(match[1]) for name in images[""] if (match := _NUMBERED.fullmatch(name))]
-    if numbers and max(numbers) >= n:
-        raise DataError(
-            f"{address.where}: {address.place / 'rgb_metadata.csv'} has {n} rows, but {address.place / 'images'} holds "
-            f"rgb_img_{max(numbers)}.png: images are numbered by the rows of the complete file, so this one was "
-            f"filtered; get the original"
+def _check_numbering(
+    address: Address, table: Path, images: Mapping[str, Sequence[str]], sequences: Sequence[bool]
+) -> None:
+    """Raise DataError unless the images are those of all rows, or of all but sequences.
+
+    Any other pattern means that the file was filtered before its rows were counted, or that images are missing.
+    """
+    there = {int(match[1]) for name in images[""] if (match := _NUMBERED.fullmatch(name))}
+    every = set(range(len(sequences)))
+    without = {number for number in every if sequences[number]}
+    if there in (every, every - without):
+        return
+    lacking, strange = min(every - without - there, default=None), min(there - every, default=None)
+    pictured, bare = there & without, without - there
+    told = []
+    if lacking is not None:
+        told.append(f"row {lacking} (the first is 0) has no image {_numbered(lacking)}")
+    if strange is not None:
+        told.append(f"{_numbered(strange)} is the image of no row")
+    if pictured and bare:
+        told.append(f"of the rows 'seq', {min(pictured)} has an image and {min(bare)} has none")
+    whole = strange is None and not (pictured and bare)
+    raise DataError(
+        f"{address.task}: {table} has {len(every)} rows, {len(without)} of them 'seq', and {address.place / 'images'} "
+        f"has {len(there)} images, but {', and '.join(told)}; "
+        + (
+            "unpack the archive again"
+            if whole
+            else "images are numbered by the rows of the complete file, so this one was filtered, or the archive was "
+            "unpacked in part: get the original"
         )
+    )
+
+
+def _numbered(number: int) -> str:
+    return f"rgb_img_{number}.png"
 
 
 def _check_present(address: Address, root: Path, names: Sequence[str], images: Mapping[str, Sequence[str]]) -> None:

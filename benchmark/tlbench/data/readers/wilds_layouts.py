@@ -22,6 +22,7 @@ UNUSED = ""
 _OOD: Mapping[str, str] = {"ood_test": "test"}
 _THIRTEEN, _SIXTEEN = datetime(2013, 1, 1, tzinfo=UTC), datetime(2016, 1, 1, tzinfo=UTC)
 _COUNTRIES = "country_code_mapping.csv"
+_HOSPITALS = ("0", "1", "2", "3", "4")
 
 
 class Row(NamedTuple):
@@ -37,12 +38,15 @@ class Row(NamedTuple):
         As it stands in the file.
     facts : tuple of str
         In the order of the layout's ``facts``.
+    sequence : bool
+        Whether the row is of FMoW's split ``seq``, which may be without an image.
     """
 
     official: str
     name: str
     label: str
     facts: tuple[str, ...]
+    sequence: bool = False
 
 
 Reading = Callable[[int, Sequence[str]], Row]
@@ -91,22 +95,28 @@ def rows_of_table(address: Address, layout: Layout) -> Iterator[tuple[str, Row]]
     Raises
     ------
     DataError
-        If the file or a column is missing, or a row cannot be what the release has.
+        If the file or a column is missing, a row cannot be what the release has, or names an image a second
+        time. Every domain meets these, so they are told of the task.
     """
     file = address.place / layout.table
     read = layout.reading(address)
     sequestered, n = False, 0
+    lines: dict[str, int] = {}
     for n, (line, values) in enumerate(_table(address, file, layout.columns), 1):
-        where = f"{address.where}: {file}, line {line}"
+        where = f"{address.task}: {file}, line {line}"
         try:
             row = read(n - 1, values)
         except ValueError as error:
             raise DataError(f"{where}: {error}") from None
-        sequestered = sequestered or values[0] == "seq"
+        if (first := lines.setdefault(row.name, line)) != line:
+            raise DataError(
+                f"{where}: names the image {row.name}, as line {first} does; the file was edited: get the original"
+            )
+        sequestered = sequestered or row.sequence
         yield where, row
-    if layout.numbered_by_row and not sequestered:
+    if layout.numbered_by_row and n and not sequestered:
         raise DataError(
-            f"{address.where}: {file} has {n} rows and none of the split 'seq'; images are numbered by the rows of the "
+            f"{address.task}: {file} has {n} rows and none of the split 'seq'; images are numbered by the rows of the "
             f"complete file, so one that was filtered names wrong images; get the original"
         )
 
@@ -114,7 +124,7 @@ def rows_of_table(address: Address, layout: Layout) -> Iterator[tuple[str, Row]]
 def _table(address: Address, file: Path, columns: Sequence[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the values of some columns with the number of their line; empty lines are none."""
     if not file.is_file():
-        raise address.missing(file, "the CSV file of the data set")
+        raise address.missing(file, "the CSV file of the data set", kind="file", shared=True)
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             lines = csv.reader(stream)
@@ -122,8 +132,8 @@ def _table(address: Address, file: Path, columns: Sequence[str]) -> Iterator[tup
             for name in columns:
                 if name not in header:
                     raise DataError(
-                        f"{address.where}: {file} has no column '{name}', expected {listed(columns)}, found "
-                        f"{listed(header) or 'nothing'}{nearest(name, header)}"
+                        f"{address.task}: {file} has no column '{name}', expected {listed(columns)}, found "
+                        f"{listed(header) or 'nothing'}{nearest(name, header) or '; get the file again'}"
                     )
             pick = itemgetter(*(header.index(name) for name in columns))
             for values in lines:
@@ -131,11 +141,11 @@ def _table(address: Address, file: Path, columns: Sequence[str]) -> Iterator[tup
                     yield lines.line_num, pick(values)
                 elif values:
                     raise DataError(
-                        f"{address.where}: {file}, line {lines.line_num}: expected {len(header)} values, got "
+                        f"{address.task}: {file}, line {lines.line_num}: expected {len(header)} values, got "
                         f"{len(values)}; the file is cut off or was edited: get it again"
                     )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{address.where}: {file} cannot be read as CSV ({error})") from error
+        raise DataError(f"{address.task}: {file} cannot be read as CSV ({error}); get it again") from error
 
 
 def _one_of(value: str, known: Sequence[str], column: str) -> str:
@@ -148,8 +158,7 @@ def _camelyon17(_address: Address) -> Reading:
     def read(_number: int, values: Sequence[str]) -> Row:
         split, patient, node, x, y, tumor, slide, center = values
         _one_of(split, ("0", "1"), "split")
-        if not center.isdecimal():
-            raise ValueError(f"expected center to be a number, got '{center}'")
+        _one_of(center, _HOSPITALS, "center")
         # Two hospitals are out of distribution, whatever the file's split says of their patches.
         official = {"1": "ood_val", "2": "ood_test"}.get(center) or ("train" if split == "0" else "id_val")
         # Text, not numbers: patient 004 is in folder patient_004_node_4.
@@ -176,7 +185,7 @@ def _fmow(address: Address) -> Reading:
         elif split == "test" and taken >= _SIXTEEN:
             official = "ood_test"
         facts = (regions.get(country) or "Other", country, str(taken.year))
-        return Row(official, f"images/rgb_img_{number}.png", category, facts)
+        return Row(official, f"images/rgb_img_{number}.png", category, facts, sequence=split == "seq")
 
     return read
 
