@@ -160,7 +160,10 @@ def test_one_point_of_a_grid_is_planned_alone(tmp_path: Path) -> None:
     assert (plan.epochs, plan.training_images) == (100, 4 * 70)
 
 
-def test_sizes_counted_in_listings_are_those_of_the_data(blobs: Path, tmp_path: Path) -> None:
+def test_sizes_counted_in_listings_are_those_of_the_data(
+    blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLBENCH_CACHE", str(tmp_path / "cache"))  # where no other test has left its speeds
     plan = api.plan(blobs, "finetune", shots=["4"], run_dir=tmp_path, probe=False)
     selection = {"shots": ("4",)}
     session = open_session(blobs, "finetune", selection=selection, run_dir=tmp_path, quiet=True)
