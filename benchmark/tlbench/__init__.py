@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cost",
     "Fitted",
     "Hooks",
     "Method",
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from tlbench.api import evaluate, load_predictions, load_results
     from tlbench.errors import TlbenchError
     from tlbench.methods.base import Fitted, Hooks, Method, Predictor
+    from tlbench.methods.cost import Cost
     from tlbench.methods.posthoc import PostHoc
     from tlbench.suites.load import load_suite
 else:
     # Hidden from the type checker, which would otherwise accept any misspelt name.
     _HOMES = {
+        "Cost": "tlbench.methods.cost",
         "Fitted": "tlbench.methods.base",
         "Hooks": "tlbench.methods.base",
         "Method": "tlbench.methods.base",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from textwrap import fill
 from typing import Any
 
 import typer
@@ -50,6 +52,29 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
+
+
+_WIDEST = 118  # letters; longer lines are hard to read
+
+
+def wrapped(text: str, *, first: str = "", indent: str = "") -> str:
+    """Return prose in lines that fit the terminal, at most 118 letters wide; blank lines part paragraphs.
+
+    Paths, addresses and options are to be copied: none of them is broken.
+    """
+    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+    return "\n\n".join(
+        fill(
+            paragraph,
+            width,
+            initial_indent=first,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for paragraph in paragraphs
+    )
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, right: Collection[int] = ()) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tlbench.cli.console import printable, say, show_table
+from tlbench.cli.console import printable, say, show_table, wrapped
 
 if TYPE_CHECKING:
     from tlbench.data.build import Preparation
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from tlbench.data.inventory import DataPlace, Inventory, TaskState
     from tlbench.data.verify import Verification
 
-_WIDEST = 100
 _NAMED = 200
 
 
@@ -296,18 +293,7 @@ def _remarks(found: Verification) -> list[str]:
 
 
 def _wrapped(text: str, indent: str = "") -> None:
-    width = min(_WIDEST, shutil.get_terminal_size((80, 24)).columns) - 1
-    # Paths and addresses are to be copied: they are not broken.
-    print(
-        textwrap.fill(
-            _one_line(text),
-            width,
-            initial_indent=indent,
-            subsequent_indent=f"{indent}  ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    )
+    print(wrapped(_one_line(text), first=indent, indent=f"{indent}  "))
 
 
 def _one_line(text: str) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from shutil import get_terminal_size
-from textwrap import fill
 from typing import TYPE_CHECKING
 
-from tlbench.cli.console import show_table
+from tlbench.cli.console import show_table, wrapped
 
 if TYPE_CHECKING:
     from tlbench.engine.budget import Within
@@ -24,7 +22,6 @@ _KINDS = {
 }
 _MOST_ROWS = 12
 _HERE = "this machine"
-_WIDEST = 100
 
 
 def show_plan(summary: PlanSummary) -> None:
@@ -54,8 +51,7 @@ def _show_lines(lines: Sequence[str]) -> None:
 
 
 def _show_text(text: str) -> None:
-    width = min(_WIDEST, get_terminal_size((_WIDEST, 0)).columns)
-    print(fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+    print(wrapped(text, indent="  "))
 
 
 def _show_heading(summary: PlanSummary) -> None:

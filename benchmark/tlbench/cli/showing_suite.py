@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from tlbench.cli.console import show_table
+from tlbench.cli.console import show_table, wrapped
 
 if TYPE_CHECKING:
     from tlbench.suites.spec import Suite
@@ -16,7 +15,7 @@ def show_suite(suite: Suite) -> None:
     print(f"{suite.name}, version {suite.version}: {suite.title}")
     print(f"hash {suite.hash}\n")
     if suite.description:
-        print(suite.description.strip() + "\n")
+        print(wrapped(suite.description) + "\n")
     _show_tasks(suite)
     print()
     _show_conditions(suite)
@@ -77,7 +76,7 @@ def _show_conditions(suite: Suite) -> None:
     )
     for names in rows.values():
         if names[0] in shared:
-            print(fill(f"{shared[names[0]]}: {', '.join(names)}", width=118, break_on_hyphens=False))
+            print(wrapped(f"{shared[names[0]]}: {', '.join(names)}"))
 
 
 def _plain(value: object) -> str:
