@@ -117,11 +117,6 @@ def _summary(point: EntryPoint) -> str:
     return ""
 
 
-def is_built_in(group: Group, name: str) -> bool:
-    """Return whether a name is registered by tlbench itself."""
-    return name in BUILT_IN[group]
-
-
 def _registered(group: Group) -> dict[str, dict[str, EntryPoint]]:
     """Return, by name, the entry point of every distribution that registered it."""
     if group not in BUILT_IN:

@@ -97,8 +97,9 @@ def show_grid(rows: Sequence[GridRowResult], *, json: bool, told: bool) -> None:
         for problem in (row.problem,) if row.result is None else row.result.failures:
             say(f"failed: {row.model}: {problem}")
     done = [row.result for row in rows if row.result is not None]
+    complete = sum(result.complete for result in done)
     failures = sum(len(result.failures) for result in done)
     say(
-        f"{len(rows)} rows: {sum(result.complete for result in done)} complete, {len(rows) - len(done)} not evaluated, "
-        f"{failures} failures; {sum(result.seconds for result in done):.0f} s; the same command does the rest"
+        f"{len(rows)} rows: {complete} complete, {len(rows) - len(done)} not evaluated, {failures} failures; "
+        f"{sum(result.seconds for result in done):.0f} s" + ("" if complete == len(rows) else f"; {_TRY_AGAIN}")
     )

@@ -93,6 +93,7 @@ def choose_device(device: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
+    # A name without a meaning, a build without CUDA, and a device without this build's support: one error each.
     except (RuntimeError, AssertionError, NotImplementedError):
         gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         at_hand = listed(["cpu", *gpus])
