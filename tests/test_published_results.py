@@ -12,10 +12,10 @@ import pytest
 
 from tlbench.leaderboard.board import make_board
 from tlbench.leaderboard.tables import load_fits, load_results
-from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_clean, measure_images
+from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_audit, measure_clean, measure_images
 from tlbench.records.lock import read_lock
 from tlbench.records.published import PublishedModel, published_models
-from tlbench.records.tables import class_bins_of, columns_of
+from tlbench.records.tables import audits_of, class_bins_of, columns_of
 from tlbench.suites.load import find_suite, load_suite
 from tlbench.suites.spec import PART_OF_ROLE
 
@@ -47,9 +47,10 @@ def recomputed(
 ) -> Iterator[tuple[tuple[Any, ...], MetricValue]]:
     """Compute every number of a model from its stored predictions, as whoever doubts it would."""
     records = model.table("records").to_pandas()
-    predictions, bins = model.table("predictions"), model.table("class_bins")
+    predictions, bins, audits = model.table("predictions"), model.table("class_bins"), model.table("audits")
     rows_of = pd.Series(range(len(predictions))).groupby(predictions.column("measurement_id").to_pandas())
     bins_of = pd.Series(range(len(bins))).groupby(bins.column("measurement_id").to_pandas())
+    audits_by = pd.Series(range(len(audits))).groupby(audits.column("measurement_id").to_pandas())
     options = {"bins": SUITE.metrics.ece_bins, "closed": SUITE.metrics.ece_closed}
     clean_classes: dict[tuple[str, str, str, str], np.ndarray] = {}
     # Clean first: consistency is measured against it.
@@ -78,6 +79,11 @@ def recomputed(
                 epsilons = sorted(records[records.measurement_id == row.measurement_id].epsilon.dropna().unique())
                 found = measure_attack(columns, epsilons=epsilons)
                 yield from (((row.measurement_id, None, eps, name), value) for (name, eps), value in found.items())
+                if row.measurement_id in audits_by.groups:
+                    audited = audits_of(audits.take(audits_by.groups[row.measurement_id].to_numpy()))
+                    if cluster is not None:
+                        audited["cluster"] = cluster[audited["id"]]
+                    yield (row.measurement_id, None, None, "audit_reversals"), measure_audit(audited)
             else:
                 if row.condition in TRANSFORMS:
                     columns["predicted_clean"] = clean_classes[where][columns["id"]]

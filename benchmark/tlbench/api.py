@@ -51,6 +51,8 @@ def evaluate(
     shard: str | None = None,
     threads: int | None = None,
     batch_size: int = 128,
+    precision: str = "float32",
+    keep_outputs: bool = False,
     quiet: bool = False,
 ) -> EvaluationResult:
     """Fit a model on every source of a suite and measure it; what is stored already is not done again.
@@ -83,6 +85,11 @@ def evaluate(
         Where work is kept.
     threads, batch_size : int
         Recorded; equal ones give equal bits.
+    precision : {"float32", "bfloat16"}
+        Of the forward passes on clean, corrupted and transformed images. What is measured in bfloat16 moves NLL and
+        calibration, and stands as ``model@bfloat16`` in a section of its own; attacks and every gradient stay float32.
+    keep_outputs : bool
+        Write the outputs for clean sets to the run folder, in the form that ``score`` takes.
     quiet : bool
         No progress.
 
@@ -129,6 +136,8 @@ def evaluate(
         run_dir=Path(run_dir),
         threads=threads,
         batch_size=batch_size,
+        precision=precision,
+        keep_outputs=keep_outputs,
         quiet=quiet,
     )
     outcome = session.run()
@@ -170,6 +179,7 @@ def plan(
     recipe: str | None = None,
     budget: str | None = None,
     probe: bool = True,
+    precision: str = "float32",
 ) -> PlanSummary:
     """Return how much an evaluation would do and how long that takes, without doing any of it.
 
@@ -178,8 +188,8 @@ def plan(
     Parameters
     ----------
     suite, model, backbone, settings, name, seeds, shots, only, metrics, device, data_root, run_dir, shard, threads, \
-    batch_size, grid, recipe
-        As ``evaluate`` takes them.
+    batch_size, grid, recipe, precision
+        As ``evaluate`` takes them. Speeds are those of float32.
     budget : str, optional
         Such as ``"24h"``, ``"90m"`` or ``"2d"``: say what fits into it.
     probe : bool
@@ -219,6 +229,7 @@ def plan(
             device=device,
             threads=threads,
             batch_size=batch_size,
+            precision=precision,
         )
         for own, own_shots, named in _rows_to_plan(
             place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name
@@ -266,6 +277,7 @@ def status(
     run_dir: str | Path = RUN_DIR,
     grid: bool = False,
     recipe: str | None = None,
+    precision: str = "float32",
 ) -> StatusSummary:
     """Return how much of an evaluation is stored, and how long that took against its forecast.
 
@@ -285,6 +297,7 @@ def status(
             **named,
             metrics=several(metrics),
             device=device,
+            precision=precision,
         )
         for own, own_shots, named in _rows_to_plan(
             place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name
@@ -316,6 +329,8 @@ def evaluate_grid(
     shard: str | None = None,
     threads: int | None = None,
     batch_size: int = 128,
+    precision: str = "float32",
+    keep_outputs: bool = False,
     quiet: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> tuple[GridRowResult, ...]:
@@ -364,6 +379,8 @@ def evaluate_grid(
                 shard=shard,
                 threads=threads,
                 batch_size=batch_size,
+                precision=precision,
+                keep_outputs=keep_outputs,
                 quiet=quiet,
             )
         except WeightsError as problem:
@@ -389,13 +406,12 @@ def leaderboard(
     published : bool
         Whether to show the published results.
     """
-    from tlbench.leaderboard.board import make_board
-    from tlbench.leaderboard.tables import load_fits
-    from tlbench.leaderboard.tables import load_results as load
+    from tlbench.leaderboard.board import make_board, needed
+    from tlbench.leaderboard.tables import load_priced, load_scored
 
     read = _read(suite)
-    records = load(read, run_dir=Path(run_dir), published=published)
-    fits = load_fits(read, run_dir=Path(run_dir), published=published)
+    records = load_scored(read, needed(read, metric), run_dir=Path(run_dir), published=published)
+    fits = load_priced(read, run_dir=Path(run_dir), published=published)
     board = make_board(records, fits, read, metric=metric)
     return board if isinstance(suite, Suite) else replace(board, reference=str(suite))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tlbench.conditions.base import image_seed
+from tlbench.conditions.base import ImageCondition, image_seed
 from tlbench.conditions.catalogue import build_condition, condition_names, condition_version
 from tlbench.conditions.clean import Clean
 from tlbench.errors import SuiteError, UnknownNameError
@@ -133,8 +133,34 @@ def test_the_catalogue_lists_what_the_modules_hold():
         ("attack", "apgd-dlr", {"epsilons": (0.1,), "mode": "quick"}, SuiteError, "mode"),
         ("attack", "apgd-dlr", {"epsilons": (0.1, 0.1)}, SuiteError, "each once"),
         ("attack", "foolbox-l2-pgd", {"epsilons": (0.1,), "norm": "linf"}, SuiteError, "its norm is 'l2'"),
+        ("attack", "foolbox-boundary", {"epsilons": (0.1,), "norm": "linf"}, SuiteError, "norm 'l2'"),
+        ("attack", "square", {"epsilons": (0.1,), "restarts": 3}, SuiteError, "runs once, not 3 times"),
+        ("attack", "apgd-t", {"epsilons": (0.1,), "targets": 0}, SuiteError, "at least one target"),
+        ("attack", "autoattack", {"epsilons": (0.1,), "audit": -1}, SuiteError, "audited share"),
     ],
 )
 def test_a_wrong_description_is_told_with_the_way_out(kind, name, options, error, message):
     with pytest.raises(error, match=message):
         build_condition(kind, name, **options)
+
+
+def test_a_condition_that_only_applies_does_all_of_it_on_the_images_it_is_given(photo_batch):
+    class Inverted(ImageCondition):
+        name = "inverted"
+        settings = (Setting("inverted", 1.0),)
+
+        def apply(self, batch, setting):
+            return 255 - batch.images
+
+    drawn = Inverted().drawn(photo_batch, Inverted.settings[0], torch.device("cpu"))
+    assert drawn.tensors == ()
+    moved = photo_batch.images.flip(3)
+    assert torch.equal(Inverted().applied(moved, drawn, Inverted.settings[0]), 255 - moved)
+
+
+def test_the_two_halves_of_a_condition_make_the_whole(photo_batch):
+    for kind, name in [("transform", "rotation"), ("corruption", "fog"), ("corruption", "impulse_noise")]:
+        condition = made(kind, name)
+        setting = condition.settings[0]
+        drawn = condition.drawn(photo_batch, setting, photo_batch.images.device).on("cpu")
+        assert torch.equal(condition.applied(photo_batch.images, drawn, setting), condition.apply(photo_batch, setting))

@@ -63,3 +63,23 @@ def test_scale_above_one_enlarges():
     dot[..., 20:44, 20:44] = 255
     maps = torch.tensor([inverse_map("scale", 1.1, 0, 64)], dtype=torch.float64).view(-1, 2, 3)
     assert (resample(dot, maps) > 127).sum() > (dot > 127).sum()
+
+
+@pytest.mark.parametrize("name", ["shift", "rotation", "scale"])
+def test_maps_drawn_ahead_give_what_apply_gives(name, pieces):
+    transform = Transform(name, (4,) if name == "shift" else (1.1,))
+    (setting,) = transform.settings
+    drawn = transform.drawn(pieces, setting, torch.device("cpu"))
+    assert [tensor.shape for tensor in drawn.tensors] == [(len(pieces), 2, 3)]
+    assert torch.equal(transform.applied(pieces.images, drawn, setting), transform.apply(pieces, setting))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "step"), [("shift", 4), ("rotation", 20), ("scale", 0.9)])
+def test_a_gpu_agrees_within_one_level(name, step, pieces, batch_of):
+    transform = Transform(name, (step,))
+    (setting,) = transform.settings
+    there = batch_of(pieces.images.cuda(), scope=pieces.scope)
+    difference = (transform.apply(there, setting).cpu().int() - transform.apply(pieces, setting).int()).abs()
+    assert difference.max() <= (name != "shift")
+    assert (difference > 0).float().mean() < 0.001

@@ -146,9 +146,9 @@ def test_a_wrong_form_is_told(change: Callable[[Tensor], Any], said: str) -> Non
 
 def test_nan_is_told_and_infinity_is_left_to_who_reads_it() -> None:
     def with_nan(outputs: Tensor) -> Tensor:
-        return outputs.index_fill(0, torch.tensor([3, 5]), float("nan"))
+        return outputs.index_fill(0, torch.tensor([3, 5]), float("nan")) if len(outputs) == 32 else outputs
 
-    with pytest.raises(NonFiniteOutputs, match="NaN for 2 of 32 images"):
+    with pytest.raises(NonFiniteOutputs, match="NaN for 2 of 37 images"):
         measured(Wrapped(with_nan)).outputs(IMAGES)
     assert measured(Wrapped(lambda o: o.index_fill(1, torch.tensor([0]), -torch.inf))).outputs(IMAGES).isneginf().any()
 

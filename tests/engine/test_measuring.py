@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ import torch
 
 from tlbench import api
 from tlbench.conditions.base import Observed
-from tlbench.engine.measuring import attack_columns
-from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_clean, measure_images
+from tlbench.engine.measuring import attack_columns, audit_columns, reversals
+from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_audit, measure_clean, measure_images
 from tlbench.records.schema import RECORDS
 from tlbench.records.store import ModelStore, read_table, stores
-from tlbench.records.tables import class_bins_of, columns_of
+from tlbench.records.tables import audits_of, audits_table, class_bins_of, columns_of
 from tlbench.setting import Setting
 from tlbench.suites.load import load_suite
 
@@ -83,7 +84,8 @@ def test_attack_records_follow_from_breaking_epsilons(store: ModelStore) -> None
     ((measurement, rows),) = rows_of(store, condition="apgd-dlr").items()
     epsilons = sorted({row["epsilon"] for row in rows if row["epsilon"] is not None})
     assert epsilons == [1 / 255, 16 / 255]
-    again = measure_attack(columns_of(store.read(measurement, "predictions")), epsilons=epsilons)
+    again = dict(measure_attack(columns_of(store.read(measurement, "predictions")), epsilons=epsilons))
+    again["audit_reversals", None] = measure_audit(audits_of(store.read(measurement, "audits")))
     assert {(row["metric"], row["epsilon"]): stored(row) for row in rows} == again
 
 
@@ -124,6 +126,44 @@ def test_breaking_epsilons_by_hand() -> None:
     assert columns["label"].tolist() == [10, 11, 12, 13]
     values = measure_attack(columns, epsilons=EPSILONS)
     assert [values["robust_accuracy", epsilon].value for epsilon in EPSILONS] == [0.5, 0.25, 0.25]
+
+
+def test_audited_verdicts_by_hand() -> None:
+    # Images 1 and 2 are audited at the largest epsilon, image 2 at the next one too.
+    last = seen(2, [1, 0, 2], [False, False, True], [True, False, True])
+    middle = seen(1, [2, 1], [True, True], [True, True])
+    pieces = [
+        replace(last, audited=torch.tensor([True, False, True]), found=torch.tensor([True, False, False])),
+        replace(middle, audited=torch.tensor([True, False]), found=torch.tensor([True, False])),
+    ]
+    columns = audit_columns(pieces)
+    assert columns is not None
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        "id": [1, 2, 2],
+        "epsilon": [0.4, 0.2, 0.4],
+        "implied": [False, True, True],
+        "found": [True, True, False],
+    }
+    masked, optimistic = reversals("apgd-dlr", columns)
+    assert "of 3 audited verdicts 1 survived although a smaller epsilon broke them: gradient masking" in masked
+    assert (
+        "of 3 audited verdicts 1 broke although they survived a larger epsilon: `fast` is too optimistic" in optimistic
+    )
+    value = measure_audit(columns)
+    assert (value.value, value.n, value.status) == (pytest.approx(2 / 3), 3, "ok")
+    back = audits_of(audits_table("m1", columns))
+    assert {name: column.tolist() for name, column in back.items()} == {
+        name: column.tolist() for name, column in columns.items()
+    }
+
+
+def test_an_audit_that_confirms_everything_has_nothing_to_tell() -> None:
+    piece = seen(1, [0, 1], [True, False], [True, True])
+    columns = audit_columns([replace(piece, audited=torch.tensor([True, True]), found=torch.tensor([True, False]))])
+    assert columns is not None
+    assert reversals("apgd-dlr", columns) == ()
+    assert measure_audit(columns).value == 0
+    assert audit_columns([piece]) is None
 
 
 def test_an_image_without_a_verdict_is_found_out() -> None:

@@ -58,6 +58,13 @@ def test_a_head_on_a_frozen_backbone_asks_it_once_unless_images_change() -> None
     assert cost_of(HeadOnly(), AUGMENTED).trained == 0
 
 
+def test_cached_views_cost_one_pass_each_and_no_more_than_there_are_epochs() -> None:
+    cost = cost_of(HeadOnly(cached_views=3), AUGMENTED)
+    assert (cost.trained, cost.forward, cost.viewed, cost.keeps) == (0, 3, 3, "head")
+    assert cost_of(HeadOnly(cached_views=30), AUGMENTED) == cost_of(HeadOnly(), AUGMENTED)
+    assert cost_of(HeadOnly(cached_views=3), PLAIN) == cost_of(HeadOnly(), PLAIN)
+
+
 def test_probes_read_features_once() -> None:
     assert (cost_of(LinearProbe(), AUGMENTED).forward, cost_of(LinearProbe(), AUGMENTED).validated) == (1, 1)
     assert cost_of(LinearProbe(), AUGMENTED).keeps == "head"

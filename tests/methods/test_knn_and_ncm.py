@@ -108,7 +108,9 @@ def test_the_temperature_of_class_means_is_fitted_on_validation_images(context_f
     noisy = {
         split.hash: features(len(split), i, 64)[0] for i, split in enumerate([context.train_split, context.val_split])
     }
-    context._features.update({(context.backbone.weights_hash, split): values for split, values in noisy.items()})
+    for split, values in noisy.items():
+        key, rows = (context.backbone.weights_hash, split, ""), torch.arange(len(values))
+        context._features.values(key, len(values), lambda rows=rows, values=values: [(rows, values)])  # type: ignore[misc]
     fitted = as_fitted(Ncm().fit(context))
     rule, labels = fitted.predictor().module.get_submodule("rule"), context.data("id_val").labels
     outputs = rule(noisy[context.val_split.hash])

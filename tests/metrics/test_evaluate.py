@@ -14,6 +14,7 @@ from tlbench.metrics import (
     jackknife_standard_error,
     macro_f1,
     measure_attack,
+    measure_audit,
     measure_clean,
     measure_images,
     robust_accuracy,
@@ -263,3 +264,24 @@ def test_an_attack_that_contradicts_itself_or_holds_a_nan_fails():
         assert all(reason in value.reason for value in values.values())
     with pytest.raises(ValueError, match="'correct_clean' is missing"):
         measure_attack({"breaking_epsilon": broken}, epsilons=EPSILONS)
+
+
+def test_the_verdicts_of_one_image_are_a_cluster_of_an_audit():
+    columns = {
+        "id": np.repeat(np.arange(10), 3),
+        "implied": np.ones(30, dtype=bool),
+        "found": np.repeat(np.arange(10) % 2 == 0, 3),
+    }
+    value = measure_audit(columns)
+    assert (value.value, value.n, value.status) == (0.5, 30, "ok")
+    # All three verdicts of an image agree: there are ten observations, not thirty.
+    assert value.standard_error == pytest.approx(standard_error_of_mean(np.arange(10) % 2 == 0))
+    assert measure_audit({**columns, "cluster": np.arange(30)}).standard_error < value.standard_error
+
+
+def test_an_audit_of_nothing_is_not_applicable_and_one_without_its_columns_is_refused():
+    nothing = {name: np.empty(0, dtype=bool) for name in ("id", "implied", "found")}
+    value = measure_audit(nothing)
+    assert (value.value, value.n, value.status) == (None, 0, "not_applicable")
+    with pytest.raises(ValueError, match="'found' is missing"):
+        measure_audit({"id": np.zeros(1), "implied": np.ones(1, dtype=bool)})

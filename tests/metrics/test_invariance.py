@@ -75,6 +75,70 @@ def test_the_derivative_by_autograd_gives_the_same_groups():
     assert (inferred_groups(by_autograd) == inferred_groups(scale_derivative(logits, label))).all()
 
 
+def objective(derivative, share):
+    """What environment inference maximises: the squared derivatives of the two weighted mean losses, halved."""
+    inside, outside = np.mean(derivative * share), np.mean(derivative * (1 - share))
+    return (inside**2 + outside**2) / 2
+
+
+def published_by_autograd(logits, label, start, steps):
+    """The published procedure as its definition says: Adam on the weights of the images, two derivatives deep."""
+    import torch
+
+    outputs, true = torch.from_numpy(logits), torch.from_numpy(label)
+    weight = torch.from_numpy(start.copy()).requires_grad_()
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(scale * outputs, true, reduction="none")
+    adam = torch.optim.Adam([weight], lr=1e-3)
+    for _ in range(steps):
+        share = weight.sigmoid()
+        squares = [
+            torch.autograd.grad((loss * of_group).mean(), scale, create_graph=True)[0].square()
+            for of_group in (share, 1 - share)
+        ]
+        adam.zero_grad()
+        (-torch.stack(squares).mean()).backward(retain_graph=True)
+        adam.step()
+    return weight.detach().numpy()
+
+
+def published_by_hand(derivative, start, steps, rate=1e-3, decay=0.9, decay_of_squares=0.999, floor=1e-8):
+    """The same with the gradient written out: (mean(g) - 2 mean(g s)) g s (1 - s) / n with shares s."""
+    weight, n, total = start.copy(), len(derivative), derivative.mean()
+    mean, square = np.zeros(n), np.zeros(n)
+    for step in range(1, steps + 1):
+        share = 1 / (1 + np.exp(-weight))
+        gradient = (total - 2 * np.mean(derivative * share)) * derivative * share * (1 - share) / n
+        mean += (1 - decay) * (gradient - mean)
+        square += (1 - decay_of_squares) * (gradient**2 - square)
+        size = np.sqrt(square / (1 - decay_of_squares**step)) + floor
+        weight -= rate / (1 - decay**step) * mean / size
+    return weight
+
+
+def test_the_published_steps_have_the_gradient_that_autograd_finds():
+    logits, label = outputs(21, n=60, classes=7)
+    start = np.random.default_rng(21).normal(size=60)
+    by_hand = published_by_hand(scale_derivative(logits, label), start, 300)
+    np.testing.assert_allclose(by_hand, published_by_autograd(logits, label, start, 300), atol=1e-6, rtol=0)
+    assert np.abs(by_hand - start).max() > 0.1, "it went nowhere"
+
+
+@pytest.mark.parametrize("seed", [31, 32])
+def test_ten_thousand_published_steps_end_at_the_inferred_groups(seed):
+    logits, label = outputs(seed, n=200, classes=7)
+    derivative = scale_derivative(logits, label)
+    weight = published_by_hand(derivative, np.random.default_rng(seed).normal(size=200), 10_000)
+    group = inferred_groups(derivative)
+    best = max(objective(derivative, group), objective(derivative, ~group))
+    assert objective(derivative, 1 / (1 + np.exp(-weight))) <= best
+    assert objective(derivative, weight > 0) == pytest.approx(best, rel=0.01)
+    predicted = logits.argmax(axis=1)
+    published = demographic_disparity(predicted, weight > 0)
+    assert published == pytest.approx(demographic_disparity(predicted, group), abs=0.01)
+    assert published > 0.01, "a score that is always zero would agree, too"
+
+
 def test_the_group_is_a_subset_of_the_errors_but_not_all_of_them():
     logits, label = outputs(12, n=500, classes=7)
     group = inferred_groups(scale_derivative(logits, label))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlbench.metrics import (
+    audit_reversals,
     mean_corruption_accuracy,
     mean_robust_accuracy,
     median_breaking_epsilon,
@@ -82,6 +83,19 @@ def test_what_is_no_epsilon_is_refused(value):
         robust_accuracy(np.array([0.1]), [value])
     with pytest.raises(ValueError, match="epsilons of at least 0"):
         robust_accuracy(np.array([0.1]), [])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30), st.randoms())
+def test_audit_reversals_are_the_share_of_verdicts_that_did_not_hold(verdicts, order):
+    share = sum(implied != found for implied, found in verdicts) / len(verdicts)
+    order.shuffle(verdicts)
+    assert audit_reversals(*np.array(verdicts).T) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("implied", "found"), [([], []), ([True], [True, False])])
+def test_an_audit_needs_one_outcome_a_verdict(implied, found):
+    with pytest.raises(ValueError, match="one outcome per audited verdict"):
+        audit_reversals(np.array(implied, dtype=bool), np.array(found, dtype=bool))
 
 
 def test_every_corruption_type_counts_the_same_however_many_severities_it_has():

@@ -143,6 +143,20 @@ def test_what_cannot_be_folded_stays_and_says_why(module: nn.Module, reason: str
     check_unchanged(prepared, module)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("small-cnn", True), ("timm:resnet18@untrained", True), ("timm:vit_tiny_patch16_224@untrained", False)],
+)
+def test_channels_come_last_only_where_there_are_convolutions(name: str, expected: bool) -> None:
+    prepared = prepare(load_backbone(name).fresh(5), images())
+    assert prepared.channels_last == expected
+
+
+def test_the_largest_tensor_is_told_for_one_image() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 7, 3, padding=1), nn.MaxPool2d(2), nn.Flatten())
+    assert prepare(module, images(3, 16)).largest_bytes == 7 * 16 * 16 * 4
+
+
 def test_a_layer_that_is_used_twice_is_not_folded() -> None:
     shared = nn.Conv2d(3, 3, 3, padding=1)
     module = settled(nn.Sequential(shared, nn.BatchNorm2d(3), nn.ReLU(), shared, nn.BatchNorm2d(3), nn.Flatten()))

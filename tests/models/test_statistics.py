@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tlbench.binning import class_bins
-from tlbench.models.statistics import NonFiniteOutputs, Statistics, fit_temperature, reduce_outputs
+from tlbench.metrics import accuracy, brier_score, expected_calibration_error, negative_log_likelihood
+from tlbench.models import statistics as statistics_module
+from tlbench.models.statistics import NonFiniteOutputs, Statistics, reduce_outputs, reduce_probabilities
+from tlbench.records.precision import as_stored
 
 # Stored numbers have 16 significant bits; a confidence that follows from a stored log-likelihood has nearly as many.
 STORED = 4e-5
@@ -216,62 +219,103 @@ def test_an_empty_set_is_refused() -> None:
         Statistics(output="logits").finish()
 
 
-def calibrated(n: int = 4000, classes: int = 4) -> tuple[Tensor, Tensor]:
-    """Return logits and labels drawn from their own softmax, whose best temperature is near 1."""
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
-    return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+def plain_columns(outputs: Tensor, labels: Tensor, temperature: float) -> dict[str, np.ndarray]:
+    """Return the columns by whole-matrix formulas: what was published was computed so."""
+    values, true = outputs.double(), labels[:, None]
+    predicted = values.argmax(1, keepdim=True)
+    columns = {}
+    for suffix, scaled in (("", values), ("_scaled", values / temperature)):
+        log_probs = scaled.log_softmax(1)
+        likelihood = as_stored(log_probs.gather(1, true)[:, 0].numpy())
+        follows = torch.from_numpy(likelihood).double().exp()
+        confidence = torch.where(predicted == true, follows[:, None], log_probs.gather(1, predicted).exp())
+        one_hot = torch.zeros_like(values).scatter_(1, true, 1.0)
+        columns[f"log_likelihood{suffix}"] = likelihood
+        columns[f"confidence{suffix}"] = as_stored(confidence[:, 0].numpy())
+        columns[f"brier{suffix}"] = as_stored((log_probs.exp() - one_hot).square().sum(1).numpy())
+    centred = values - values.amax(1, keepdim=True)
+    probabilities = values.log_softmax(1).exp()
+    expected = torch.where(probabilities > 0, probabilities * centred, 0.0).sum(1)
+    columns["scale_derivative"] = as_stored((expected - centred.gather(1, true)[:, 0]).numpy())
+    return columns
 
 
-@pytest.mark.parametrize("factor", [0.05, 0.4, 3.0, 20.0])
-def test_recovers_the_temperature_by_which_logits_were_multiplied(factor: float) -> None:
-    logits, labels = calibrated()
-    base = fit_temperature(logits, labels)
-    assert 0.9 < base < 1.1
-    assert fit_temperature(logits * factor, labels) == pytest.approx(base * factor, rel=1e-6)
-
-
-@given(st.integers(0, 2**31), st.integers(2, 6), st.integers(1, 30), st.floats(0.01, 30))
-def test_the_fitted_temperature_never_raises_the_nll_and_has_no_slope(
-    seed: int, classes: int, n: int, spread: float
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = spread * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+@pytest.mark.parametrize("classes", [2, 10, 345])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 60.0])
+def test_stored_columns_and_counts_keep_every_bit_of_the_plain_formulas(classes: int, scale: float) -> None:
+    n, temperature = 2**16 // classes + 50, 1.7  # more than one part
+    n = min(n, 1500)
+    generator = torch.Generator().manual_seed(classes)
+    outputs = scale * torch.randn(n, classes, generator=generator)
     labels = torch.randint(classes, (n,), generator=generator)
-    fitted = fit_temperature(logits, labels)
-    assert 0.01 <= fitted <= 100.0
-    nll = {t: float(F.cross_entropy(logits / t, labels)) for t in (1.0, fitted, 0.99 * fitted, 1.01 * fitted)}
-    assert nll[fitted] <= nll[1.0] * (1 + 1e-12)
-    if 0.0102 < fitted < 98:
-        assert nll[fitted] <= min(nll.values()) * (1 + 1e-12)
+    outputs[torch.arange(n), labels] += scale * torch.rand(n, generator=generator)
+    impossible = torch.rand(n, classes, generator=generator) < 0.05
+    impossible[torch.arange(n), outputs.argmax(1)] = False
+    outputs[impossible] = -torch.inf
+    statistics = Statistics(output="logits", temperature=temperature, full=True)
+    statistics.add(torch.arange(n), labels, outputs)
+    reduced = statistics.finish()
+    for name, column in plain_columns(outputs, labels, temperature).items():
+        assert reduced.columns[name].tobytes() == column.tobytes(), name
+    for counts, t in ((reduced.class_bins, 1.0), (reduced.class_bins_scaled, temperature)):
+        expected = class_bins((outputs.double() / t).softmax(1).numpy(), labels.numpy())
+        assert counts is not None
+        for field in ("count", "probability", "positive"):
+            assert getattr(counts, field).tobytes() == getattr(expected, field).tobytes(), field
 
 
-def test_scaling_changes_no_prediction() -> None:
-    logits, labels = some_outputs()
-    scaled = logits / fit_temperature(logits, labels)
-    np.testing.assert_array_equal(
-        reduce_outputs(scaled, labels, output="logits")["rank"], reduce_outputs(logits, labels, output="logits")["rank"]
-    )
+def test_columns_do_not_depend_on_how_the_images_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs, labels = some_outputs(classes=7)
+    whole = full_columns(outputs, labels, 1.5)
+    monkeypatch.setattr(statistics_module, "_IN_CACHE", 30)
+    for name, column in full_columns(outputs, labels, 1.5).items():
+        assert column.tobytes() == whole[name].tobytes(), name
 
 
-def test_the_ends_of_the_range_are_returned_where_the_likelihood_has_no_optimum() -> None:
-    right = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
-    assert fit_temperature(right, torch.tensor([0, 1])) == 0.01
-    assert fit_temperature(right, torch.tensor([1, 0])) == 100.0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_measures_of_probabilities_are_their_definitions_written_out(dtype: torch.dtype) -> None:
+    outputs, labels = some_outputs(n=500)
+    probabilities = outputs.to(dtype).softmax(1)
+    columns = reduce_probabilities(probabilities, labels)
+    p, y = probabilities.double().numpy(), labels.numpy()
+    one_hot = np.eye(5)[y]
+    assert accuracy(columns["correct"]) == np.mean(p.argmax(1) == y)
+    assert negative_log_likelihood(columns["log_likelihood"]) == pytest.approx(-np.log(p[np.arange(500), y]).mean())
+    assert brier_score(columns["brier"]) == pytest.approx(((p - one_hot) ** 2).sum(1).mean(), rel=1e-12)
+    ece = expected_calibration_error(columns["confidence"], columns["correct"])
+    expected = expected_calibration_error(probabilities.numpy().max(1), p.argmax(1) == y)
+    assert ece == pytest.approx(expected, abs=1e-15)
+    assert set(reduce_probabilities(probabilities, labels, brier=False)) == {"correct", "confidence", "log_likelihood"}
 
 
-def test_where_every_temperature_is_as_good_it_is_one() -> None:
-    assert fit_temperature(torch.zeros(3, 4), torch.tensor([0, 1, 2])) == 1.0
-    assert fit_temperature(torch.zeros(3, 1), torch.tensor([0, 0, 0])) == 1.0
+def test_ece_of_probabilities_is_netcals() -> None:
+    from netcal.metrics import ECE
+
+    generator = torch.Generator().manual_seed(3)
+    logits = 2 * torch.randn(3000, 20, generator=generator)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    probabilities = (1.6 * logits).softmax(1)
+    columns = reduce_probabilities(probabilities, labels, brier=False)
+    ours = expected_calibration_error(columns["confidence"], columns["correct"], bins=15)
+    assert ours == pytest.approx(ECE(15).measure(probabilities.numpy(), labels.numpy()), abs=1e-12)
 
 
-def test_images_of_probability_zero_have_no_say_in_the_temperature() -> None:
-    logits, labels = calibrated(n=300)
-    impossible = torch.tensor([[-math.inf, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    with_it = fit_temperature(torch.cat([logits, impossible]), torch.cat([labels, torch.tensor([0])]), "log_probs")
-    assert with_it == pytest.approx(fit_temperature(logits, labels, "log_probs"), rel=1e-9)
+def test_probabilities_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="confidence of 3"):
+        reduce_probabilities(torch.tensor([[3.0, 0.0]]), torch.tensor([0]))
+    with pytest.raises(NonFiniteOutputs, match="1 of 1"):
+        reduce_probabilities(torch.tensor([[math.nan, 0.0]]), torch.tensor([0]))
 
 
-def test_scores_have_no_temperature() -> None:
-    with pytest.raises(ValueError, match="scores"):
-        fit_temperature(torch.zeros(1, 2), torch.tensor([0]), "scores")
+@pytest.mark.gpu
+def test_a_gpu_gives_the_columns_and_counts_of_the_cpu() -> None:
+    outputs, labels = some_outputs(n=3000, classes=345)
+    found = []
+    for device in ("cpu", "cuda"):
+        statistics = Statistics(output="logits", temperature=1.3, full=True)
+        statistics.add(torch.arange(3000), labels, outputs.to(device))
+        found.append(statistics.finish())
+    for name, column in found[0].columns.items():
+        np.testing.assert_allclose(found[1].columns[name], column, rtol=STORED, atol=1e-12, err_msg=name)
+    for field in ("count", "probability", "positive"):
+        np.testing.assert_allclose(getattr(found[1].class_bins, field), getattr(found[0].class_bins, field), rtol=1e-12)

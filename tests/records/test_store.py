@@ -411,7 +411,11 @@ def test_a_fits_table_of_before_a_column_was_added_is_read_with_its_default(tmp_
     pq.write_table(old, tmp_path / "fits.parquet")
     read = read_table(tmp_path / "fits.parquet", FITS)
     assert read.schema.equals(FITS)
-    assert {name: read.column(name).to_pylist() for name in LATER} == {"candidates": ["[]"] * 2, "data_notes": [""] * 2}
+    assert {name: read.column(name).to_pylist() for name in LATER} == {
+        "candidates": ["[]"] * 2,
+        "data_notes": [""] * 2,
+        "precision": ["float32"] * 2,
+    }
     assert read.select(old.column_names).equals(old)
     # Any other column that is missing is an error still.
     pq.write_table(whole.drop_columns(["seconds"]), tmp_path / "fits.parquet")

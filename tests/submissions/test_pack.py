@@ -8,11 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 
 from tlbench.errors import PluginError, StoreError, UnknownNameError, UsageError
 from tlbench.records.published import published_models
-from tlbench.records.schema import CLASS_BINS, PREDICTIONS
+from tlbench.records.schema import AUDITS, CLASS_BINS, PREDICTIONS
+from tlbench.records.tables import audits_table
 from tlbench.submissions.pack import as_toml, locate, submit
 
 
@@ -34,6 +37,20 @@ def test_what_is_published_reads_as_what_was_measured(run: Any, tmp_path: Path) 
     for name, table in stored.items():
         order = [(column, "ascending") for column in table.column_names]
         assert found.table(name).sort_by(order).equals(table.sort_by(order)), name
+
+
+def test_audited_verdicts_are_published_where_there_are_any(run: Any, tmp_path: Path) -> None:
+    models = run.add("m", tables=True)
+    (measurement, *_) = models.records().column("measurement_id").to_pylist()
+    columns = {"id": [0, 3], "epsilon": [0.1, 0.1], "implied": [True, True], "found": [True, False]}
+    audits = audits_table(measurement, {name: np.array(column) for name, column in columns.items()})
+    pyarrow.parquet.write_table(audits, models.folder / "measurements" / measurement / "audits.parquet")
+    submit(run.folder, suite=run.suite, model="m", results=tmp_path)
+    (found,) = published_models(folder=tmp_path)
+    assert found.table("audits").equals(audits)
+    # A folder that was published before there were audits has none, and that is no error.
+    (found.folder / "audits.parquet").unlink()
+    assert found.table("audits").equals(AUDITS.empty_table())
 
 
 def test_a_second_submission_replaces_the_first_and_leaves_nothing_else(

@@ -31,7 +31,10 @@ def leaderboard(
 
 
 def score(
-    file: Annotated[Path, typer.Argument(help="outputs of a network: Parquet or CSV, see docs/results.md")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="outputs of a network: Parquet, CSV, or a folder of --keep-outputs; see docs/results.md"),
+    ],
     suite: SuiteOption,
     model: Annotated[str, typer.Option("--model", help="row of the board")],
     output: Annotated[

@@ -20,6 +20,7 @@ from tlbench.cli.options import (
     MetricsOption,
     NameOption,
     OnlyOption,
+    PrecisionOption,
     QuietOption,
     RecipeOption,
     RunDirOption,
@@ -75,7 +76,17 @@ def evaluate(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads; equal ones give equal bits")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="images a forward pass when measuring")] = 128,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="most images a forward pass when measuring")
+    ] = 128,
+    precision: PrecisionOption = "float32",
+    keep_outputs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-outputs",
+            help="write the outputs for clean sets into the run folder, as `tlbench score` takes them; never submitted",
+        ),
+    ] = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -104,6 +115,8 @@ def evaluate(
                 run_dir=run_dir,
                 threads=threads,
                 batch_size=batch_size,
+                precision=precision,
+                keep_outputs=keep_outputs,
                 quiet=quiet,
                 say=None if quiet else say,
             )
@@ -124,6 +137,8 @@ def evaluate(
             run_dir=run_dir,
             threads=threads,
             batch_size=batch_size,
+            precision=precision,
+            keep_outputs=keep_outputs,
             quiet=quiet,
         )
     if json:

@@ -20,6 +20,7 @@ from tlbench.cli.options import (
     ModelOption,
     NameOption,
     OnlyOption,
+    PrecisionOption,
     RecipeOption,
     RunDirOption,
     SeedsOption,
@@ -63,6 +64,7 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe/--no-probe", help="measure this machine's speed, or take the last probe's")
     ] = True,
+    precision: PrecisionOption = "float32",
     json: JsonOption = False,
 ) -> None:
     """Say what an evaluation would do and how long it takes, before anything starts."""
@@ -86,6 +88,7 @@ def plan(
             threads=threads,
             budget=budget,
             probe=probe,
+            precision=precision,
         )
     if json:
         show_json(asdict(summary))
@@ -108,6 +111,7 @@ def status(
     shard: ShardOption = None,
     data_root: DataRootOption = None,
     run_dir: RunDirOption = RUNS,
+    precision: PrecisionOption = "float32",
     json: JsonOption = False,
 ) -> int:
     """Say how much is stored, and how long that took against the forecast; exit 1 while something is missing."""
@@ -127,6 +131,7 @@ def status(
             recipe=recipe,
             data_root=data_root,
             run_dir=run_dir,
+            precision=precision,
         )
     if json:
         show_json(asdict(summary))

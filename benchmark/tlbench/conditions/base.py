@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from tlbench import seeds
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from tlbench.data.domain import Batch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Need = Literal["labels", "gradients", "fixed_predictor"]
 Output = Literal["logits", "log_probs", "scores"]
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
-"""``loss(outputs, labels)``: (n, classes) and (n,) to one loss an image, shape (n,); row i depends on row i alone."""
+"""``loss(outputs, labels)``: (n, classes) and n labels to one loss an image, (n,); row i depends on row i alone."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Observed:
         For an attack: right on the clean image and on every image that the attack found within this epsilon.
     correct_clean : bool tensor, shape (n,), or None
         For an attack: right on the clean image. An image that is wrong when clean never survives.
+    audited : bool tensor, shape (n,), or None
+        For an attack: its order of epsilons only implied whether the image survives this one, and yet it was attacked.
+    found : bool tensor, shape (n,), or None
+        Whether it survived that; it means nothing where ``audited`` is false, and changes nothing in ``survived``.
     """
 
     setting: Setting
@@ -52,6 +57,8 @@ class Observed:
     outputs: Tensor | None = None
     survived: Tensor | None = None
     correct_clean: Tensor | None = None
+    audited: Tensor | None = None
+    found: Tensor | None = None
 
 
 class Measured(Protocol):
@@ -85,8 +92,8 @@ class Measured(Protocol):
         ----------
         images : float tensor, shape (n, 3, h, w)
             In [0, 1]; the gradient is by these values.
-        labels : int64 tensor, shape (n,)
-            Handed to ``loss``, cut into the same chunks as the images.
+        labels : int64 tensor, shape (n,) or (n, further)
+            Handed to ``loss``, cut into the same chunks as the images; a targeted attack has a label and a target.
         loss : callable
             ``loss(outputs, labels)`` gives one loss an image, shape (m,), for every chunk of m images. It is summed,
             never averaged, so that an image's gradient does not depend on the images beside it.
@@ -96,7 +103,7 @@ class Measured(Protocol):
         outputs : tensor, shape (n, classes)
             From the same forward pass as the gradient. The losses themselves are ``loss(outputs, labels)``.
         gradient : tensor, shape (n, 3, h, w)
-            Of the images' type.
+            Of the images' type; whoever asked may write to it.
         """
 
 
@@ -122,8 +129,40 @@ class Condition(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What the host works out about a batch under one setting before the batch's device is needed.
+
+    Attributes
+    ----------
+    batch : Batch
+        The images it was worked out for, and their names.
+    tensors : tuple of tensors, each of shape (n, ...)
+        Draws, layers or tables, one row an image. Only these cross to a device; `on` takes them there.
+    """
+
+    batch: Batch
+    tensors: tuple[Tensor, ...] = ()
+
+    def on(self, device: torch.device | str) -> Drawn:
+        """Return the same with its tensors on a device, copied from pinned memory and without waiting for a GPU."""
+        return replace(self, tensors=tuple(sent(tensor, device) for tensor in self.tensors))
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device; on its way to a GPU it is pinned, and nobody waits for the copy."""
+    if tensor.device.type == "cpu" and str(device).startswith("cuda"):
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class ImageCondition(ABC):
-    """A condition that turns uint8 images into uint8 images, whoever looks at them; `apply` is all it adds."""
+    """A condition that turns uint8 images into uint8 images, whoever looks at them; `apply` is all it adds.
+
+    A condition may split `apply` into `drawn`, the host's part, which an engine runs ahead for the next batch, and
+    `applied`, the rest, on the images' device: ``apply(batch, setting)`` is then
+    ``applied(images, drawn(batch, setting, images.device), setting)``.
+    """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
 
@@ -141,6 +180,25 @@ class ImageCondition(ABC):
     def apply(self, batch: Batch, setting: Setting) -> Tensor:
         """Return the images under a setting, uint8 (n, 3, h, w); the batch is left as it is."""
 
+    def drawn(self, batch: Batch, setting: Setting, device: torch.device) -> Drawn:
+        """Return the host's part of `apply`; nothing by default.
+
+        May be called in a thread of its own, and for several batches and settings at once.
+
+        Parameters
+        ----------
+        batch : Batch
+            Its images preferably still on the host, where some conditions need them.
+        setting : Setting
+        device : torch.device
+            Where `applied` will get the images.
+        """
+        return Drawn(batch)
+
+    def applied(self, images: Tensor, drawn: Drawn, setting: Setting) -> Tensor:
+        """Return the images of ``drawn.batch``, now on their device, under the setting; everything by default."""
+        return self.apply(replace(drawn.batch, images=images), setting)
+
     def observe(self, predictor: Measured, batches: Callable[[], Iterator[Batch]]) -> Iterator[Observed]:
         """Yield the predictor's outputs on the changed images; see `Condition.observe`."""
         # A predictor that depends on its batch sees one setting at a time; for any other one,
@@ -153,7 +211,7 @@ class ImageCondition(ABC):
                     yield Observed(setting, batch.ids, batch.labels, predictor.outputs(self.apply(batch, setting)))
 
 
-def image_seed(scope: str, name: str, setting: Setting, *further: int) -> int:
+def image_seed(scope: str, name: str, setting: Setting, *further: seeds.Part) -> int:
     """Return the seed of one image's own random stream under a setting.
 
     Parameters
@@ -162,7 +220,7 @@ def image_seed(scope: str, name: str, setting: Setting, *further: int) -> int:
         Task and domain (``Batch.scope``) and the image's name: its identity, wherever it stands in a batch.
     setting : Setting
         Its condition and severity (of an attack, the epsilon) count.
-    *further : int
+    *further : str or number
         What else tells streams apart, such as the number of a restart.
 
     Returns

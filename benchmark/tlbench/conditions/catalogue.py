@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, TypedDict, cast
 
 from tlbench.errors import SuiteError, UnknownNameError, listed, nearest
 
 if TYPE_CHECKING:
+    from tlbench.conditions.attacks.attack import Norm
+    from tlbench.conditions.attacks.ladder import Mode
     from tlbench.conditions.base import Condition
 
 # A condition's version stands on every measurement of it: raise it with any change that moves a pixel or a verdict.
@@ -15,16 +17,18 @@ VERSIONS: Final[dict[str, dict[str, int]]] = {
     "clean": {"clean": 1},
     "transform": {"shift": 1, "rotation": 1, "scale": 1},
     "corruption": {
-        "gaussian_noise": 1,
-        "shot_noise": 1,
-        "impulse_noise": 1,
-        "speckle_noise": 1,
-        "gaussian_blur": 1,
-        "glass_blur": 1,
-        "defocus_blur": 1,
+        "gaussian_noise": 2,
+        "shot_noise": 2,
+        "impulse_noise": 2,
+        "speckle_noise": 2,
+        "gaussian_blur": 2,
+        "glass_blur": 2,
+        "defocus_blur": 2,
         "motion_blur": 1,
-        "zoom_blur": 1,
+        "zoom_blur": 2,
         "fog": 1,
+        "frost": 1,
+        "frost-generated": 1,
         "snow": 1,
         "spatter": 1,
         "contrast": 1,
@@ -32,10 +36,30 @@ VERSIONS: Final[dict[str, dict[str, int]]] = {
         "saturate": 1,
         "jpeg_compression": 1,
         "pixelate": 1,
-        "elastic_transform": 1,
+        "elastic_transform": 2,
     },
-    "attack": {"apgd-dlr": 1, "apgd-ce": 1, "foolbox-linf-pgd": 1, "foolbox-l2-pgd": 1},
+    "attack": {
+        "apgd-dlr": 1,
+        "apgd-ce": 1,
+        "apgd-t": 1,
+        "fab-t": 1,
+        "square": 1,
+        "autoattack": 1,
+        "foolbox-linf-pgd": 2,
+        "foolbox-l2-pgd": 2,
+        "foolbox-boundary": 1,
+        "foolbox-hopskipjump": 1,
+    },
 }
+
+_RESTARTED: Final = ("apgd-ce", "apgd-dlr", "apgd-t")
+
+
+class _Shared(TypedDict):
+    """Options of every attack that goes through epsilons one by one."""
+
+    mode: Mode
+    audit: float
 
 
 def condition_names() -> dict[str, tuple[str, ...]]:
@@ -69,6 +93,20 @@ def condition_version(kind: str, name: str) -> int:
     return VERSIONS[kind][name]
 
 
+def check_available(kind: str, name: str) -> None:
+    """Check, in no time and without PyTorch, that what a condition needs beyond tlbench is on this machine.
+
+    Raises
+    ------
+    DataError
+        If it is not, with the way out.
+    """
+    if (kind, name) == ("corruption", "frost"):
+        from tlbench.conditions.corruptions.frost import check_photographs
+
+        check_photographs()
+
+
 def build_condition(
     kind: str,
     name: str,
@@ -80,6 +118,9 @@ def build_condition(
     iterations: int = 100,
     mode: str = "fast",
     restarts: int = 1,
+    targets: int = 9,
+    queries: int = 5000,
+    audit: float = 0.0,
     table: int | None = None,
     image_size: int = 64,
 ) -> Condition:
@@ -98,8 +139,10 @@ def build_condition(
         Of an attack; ``linf`` by default, or what the name says.
     epsilons : sequence of float
         Of an attack, in units of the [0, 1] pixel range.
-    iterations, mode, restarts
-        Of an attack; see `tlbench.conditions.attacks.attack.Attack` and ``apgd.APGD``.
+    iterations, mode, audit
+        Of an attack; see `tlbench.conditions.attacks.attack.Attack`.
+    restarts, targets, queries
+        Of the attacks that have them: runs from different starts, wrong classes to aim at, questions about an image.
     table : {32, 64, 224}, optional
         Of a corruption: the parameters to use whatever the side of the images.
     image_size : int
@@ -132,29 +175,57 @@ def build_condition(
 
             chosen = (1, 2, 3, 4, 5) if severities is None else tuple(severities)
             return Corruption(name, chosen, table=table, image_size=image_size)
-        return _attack(name, norm, _given(kind, name, "epsilons", epsilons), iterations, mode, restarts)
+        if restarts != 1 and name not in _RESTARTED:
+            raise ValueError(f"it runs once, not {restarts} times; restarts are for {listed(_RESTARTED)}")
+        given = _given(kind, name, "epsilons", epsilons)
+        # Names of norms and modes are checked by the attack itself.
+        shared: _Shared = {"mode": cast("Mode", mode), "audit": audit}
+        return _attack(name, cast("Norm | None", norm), given, shared, iterations, restarts, targets, queries)
     except ValueError as error:
         raise SuiteError(f"{kind} '{name}': {error}") from error
 
 
 def _attack(
-    name: str, norm: str | None, epsilons: Sequence[float], iterations: int, mode: str, restarts: int
+    name: str,
+    norm: Norm | None,
+    epsilons: Sequence[float],
+    shared: _Shared,
+    iterations: int,
+    restarts: int,
+    targets: int,
+    queries: int,
 ) -> Condition:
-    from tlbench.conditions.attacks.attack import Mode, Norm
+    # Each is imported alone: foolbox takes a second, and most suites attack without it.
+    match name:
+        case "apgd-ce" | "apgd-dlr" | "apgd-t":
+            from tlbench.conditions.attacks.apgd import APGD
 
-    # Names of norms and modes are checked by the attack itself.
-    mode_ = cast(Mode, mode)
-    if name.startswith("apgd-"):
-        from tlbench.conditions.attacks.apgd import APGD
+            return APGD(
+                name, norm or "linf", epsilons, iterations=iterations, restarts=restarts, targets=targets, **shared
+            )
+        case "fab-t":
+            from tlbench.conditions.attacks.fab import FAB
 
-        return APGD(name, cast(Norm, norm or "linf"), epsilons, iterations=iterations, mode=mode_, restarts=restarts)
+            return FAB(name, norm or "linf", epsilons, iterations=iterations, targets=targets)
+        case "square":
+            from tlbench.conditions.attacks.square import Square
+
+            return Square(name, norm or "linf", epsilons, queries=queries, **shared)
+        case "autoattack":
+            from tlbench.conditions.attacks.autoattack import AutoAttack
+
+            return AutoAttack(
+                name, norm or "linf", epsilons, iterations=iterations, targets=targets, queries=queries, **shared
+            )
+        case "foolbox-boundary" | "foolbox-hopskipjump":
+            from tlbench.conditions.attacks.decision import FoolboxDecision
+
+            return FoolboxDecision(name, norm or "l2", epsilons, queries=queries)
     from tlbench.conditions.attacks.foolbox import FoolboxPGD
 
-    attack = FoolboxPGD(name, epsilons, iterations=iterations, mode=mode_)
+    attack = FoolboxPGD(name, epsilons, iterations=iterations, **shared)
     if norm not in (None, attack.norm):
         raise ValueError(f"its norm is '{attack.norm}', not '{norm}'")
-    if restarts != 1:
-        raise ValueError(f"it runs from one start, not {restarts}")
     return attack
 
 

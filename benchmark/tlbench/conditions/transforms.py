@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tlbench.conditions.base import ImageCondition, image_seeds
+from tlbench.conditions.base import Drawn, ImageCondition, image_seeds, sent
 from tlbench.errors import UnknownNameError, listed, nearest
 from tlbench.setting import Setting
 
@@ -59,11 +59,19 @@ class Transform(ImageCondition):
         return self._settings
 
     def apply(self, batch: Batch, setting: Setting) -> Tensor:
-        """Return the transformed images, uint8 (n, 3, h, w)."""
+        """Return the transformed images, uint8 (n, 3, h, w), on the device of the batch."""
+        return self.applied(batch.images, self.drawn(batch, setting, batch.images.device), setting)
+
+    def drawn(self, batch: Batch, setting: Setting, device: torch.device) -> Drawn:
+        """Draw one map an image, float64 (n, 2, 3)."""
         assert setting.severity is not None
         side = max(batch.images.shape[-2:])
         maps = [inverse_map(self._name, setting.severity, seed, side) for seed in image_seeds(batch, setting)]
-        return resample(batch.images, torch.tensor(maps, dtype=torch.float64).view(-1, 2, 3))
+        return Drawn(batch, (torch.tensor(maps, dtype=torch.float64).view(-1, 2, 3),))
+
+    def applied(self, images: Tensor, drawn: Drawn, setting: Setting) -> Tensor:
+        """Return the transformed images, uint8 (n, 3, h, w), on their device."""
+        return resample(images, drawn.tensors[0])
 
 
 def inverse_map(name: str, step: float, seed: int, side: int) -> tuple[float, float, float, float, float, float]:
@@ -92,16 +100,16 @@ def resample(images: Tensor, maps: Tensor) -> Tensor:
     ----------
     images : uint8 tensor, shape (n, 3, h, w)
     maps : float64 tensor, shape (n, 2, 3)
-        One inverse map an image, in pixels about the centre; see `inverse_map`.
+        One inverse map an image, in pixels about the centre; see `inverse_map`. Places are worked out from them on the
+        images' device, to the same bits on every one; values read there agree within one level.
     """
-    height, width = images.shape[-2:]
+    (height, width), device = images.shape[-2:], images.device
     # Products and sums of single numbers, and no matrix product, whose bits may depend on the number of images.
-    x = (torch.arange(width, dtype=torch.float64) + 0.5 - width / 2).view(1, 1, -1)
-    y = (torch.arange(height, dtype=torch.float64) + 0.5 - height / 2).view(1, -1, 1)
+    x = (torch.arange(width, dtype=torch.float64, device=device) + 0.5 - width / 2).view(1, 1, -1)
+    y = (torch.arange(height, dtype=torch.float64, device=device) + 0.5 - height / 2).view(1, -1, 1)
+    maps = sent(maps, device)
     a, b, c, d, e, f = (maps[:, row, column].view(-1, 1, 1) for row in (0, 1) for column in (0, 1, 2))
     # grid_sample counts from -1 to 1 between the outer edges of the image.
     grid = torch.stack([(a * x + b * y + c) * (2 / width), (d * x + e * y + f) * (2 / height)], dim=-1).float()
-    moved = functional.grid_sample(
-        images.float(), grid.to(images.device), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    moved = functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved.round_().clamp_(0, 255).to(torch.uint8)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast, final
 
 import numpy as np
@@ -14,20 +16,18 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from tlbench.data.domain import Batch, Split
+from tlbench.engine.features import FeatureCache, Piece
 from tlbench.errors import DataAccessError, PluginError, listed
 from tlbench.methods.augment import as_float, augmented
 from tlbench.methods.base import TARGET_TAGS, Budget, Data, Features, Fitted, Hooks, Method, Predictor, Tag
 from tlbench.methods.crops import crops
-from tlbench.methods.features import extract_features
+from tlbench.methods.features import pooled
 from tlbench.methods.fitted import as_fitted
 from tlbench.methods.order import one_pass
 from tlbench.methods.training import Progress, merged, train
 from tlbench.models.backbone import Backbone, Network, drawing_from
-from tlbench.seeds import derive
+from tlbench.seeds import derive, digest
 from tlbench.suites.spec import Recipe
-
-FeatureCache = dict[tuple[str, str], Tensor]
-"""Pooled features by the backbone's weights hash and the split's hash; shared by all fits of a process."""
 
 _HIDDEN = -1
 
@@ -61,8 +61,8 @@ class FitContext:
         Images of one forward pass without gradients.
     progress : callable or None
         Told the steps done and all steps during training.
-    feature_cache : dict or None
-        None keeps features for this fit only.
+    feature_cache : FeatureCache or None
+        None keeps features for this fit only, in the system's folder for temporary files.
 
     Attributes
     ----------
@@ -113,8 +113,8 @@ class FitContext:
         self._splits: dict[Tag, Split] = {"id_train": train, "id_val": val, **targets}
         self._fit_other, self._resolve = fit_other, resolve
         self._batch_size, self._progress = batch_size, progress
-        self._features: FeatureCache = {} if feature_cache is None else feature_cache
-        self._counted: set[Tag] = set()
+        self._features = FeatureCache(Path(tempfile.gettempdir())) if feature_cache is None else feature_cache
+        self._counted: set[tuple[Tag, str]] = set()
 
     def data(self, tag: Tag) -> Data:
         """Return data by tag and record the read.
@@ -128,20 +128,43 @@ class FitContext:
         hidden = tag in TARGET_TAGS and tag != "target_labels"
         return SplitData(split, f"{type(self.method).__name__}: the labels of '{tag}'" if hidden else None)
 
-    def features(self, tag: Tag) -> Features:
-        """Return pooled features under theta0 in eval mode; they count as one pass whether cached or not."""
-        data = self.data(tag)
-        split = self._split(tag)
-        key = (self._theta0.weights_hash, split.hash)
-        if key not in self._features:
-            net = self._theta0.fresh()
-            self._features[key] = extract_features(net, data.batches(self._batch_size), self.device)
-        if tag not in self._counted:
-            self._counted.add(tag)
-            self.budget.images_seen += len(split)
+    def features(self, tag: Tag, *, views: int | None = None, order: str = "order", **recipe: Any) -> Features:
+        """Return pooled features under theta0 in eval mode; every view counts as one pass whether cached or not."""
+        data, split = self.data(tag), self._split(tag)
+        if views is None:
+            if recipe:
+                raise ValueError(f"{listed(recipe)} change views of the images; say of how many, with views=")
+            shown, passes = "", 1
+            values = self._cached(split, shown, 1, lambda: self._plain(data))
+        else:
+            if views < 1:
+                raise ValueError(f"expected at least one view, got {views}")
+            wanted, passes = merged(self.recipe, recipe), views
+            seen = (wanted.batch_size, wanted.augment, wanted.crop, wanted.flip)
+            shown = digest(views, self.seed, self.source, order, *seen)
+            values = self._cached(split, shown, views, lambda: self._views(data, views, order, wanted))
+            values = values.view(views, len(split), -1)
+        if (tag, shown) not in self._counted:
+            self._counted.add((tag, shown))
+            self.budget.images_seen += passes * len(split)
         hidden = tag in TARGET_TAGS and tag != "target_labels"
-        # A copy: what one method does to it must not reach the next.
-        return Features(self._features[key].clone(), None if hidden else data.labels)
+        return Features(values, None if hidden else data.labels)
+
+    def _cached(self, split: Split, shown: str, views: int, pieces: Callable[[], Iterator[Piece]]) -> Tensor:
+        return self._features.values((self._theta0.weights_hash, split.hash, shown), views * len(split), pieces)
+
+    def _plain(self, data: Data) -> Iterator[Piece]:
+        return pooled(self._theta0.fresh(), data.batches(self._batch_size), self.device)
+
+    def _views(self, data: Data, views: int, order: str, recipe: Recipe) -> Iterator[Piece]:
+        """Yield the features of what the trainer would show in its first epochs, one view after another."""
+        net, shuffle = self._theta0.fresh(), self.rng(order)
+        for view in range(views):
+            batches = data.batches(
+                recipe.batch_size, rng=shuffle, augment=recipe.augment, crop=recipe.crop, flip=recipe.flip
+            )
+            for places, features in pooled(net, batches, self.device):
+                yield view * len(data) + places, features
 
     def outputs(self, predictor: Predictor, tag: Tag) -> Tensor:
         """Return a predictor's outputs in manifest order, shape (n, classes), on the CPU."""

@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tlbench.engine.context import FitContext
 from tlbench.engine.fitting import StoredFit, obtain, told, unmet_need
 from tlbench.engine.measured import MeasuredPredictor
-from tlbench.engine.measuring import Place, make_condition, measure, settings_of
-from tlbench.engine.measuring import unmet_need as condition_unmet
+from tlbench.engine.measurements import is_stored, make_measurement, place_of, taken_over
+from tlbench.engine.measuring import Place, settings_of
 from tlbench.engine.plan import PlannedFit, PlannedMeasurement, amount, fit_id_of
 from tlbench.engine.variants import Variant, made_ready, names_of, variants_of
 from tlbench.engine.workshop import Workshop
@@ -26,6 +24,7 @@ from tlbench.methods.resolve import resolve_model
 
 if TYPE_CHECKING:
     from tlbench.data.domain import Split
+    from tlbench.records.record import Precision
 
 
 def pending(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasurement, str]]:
@@ -37,7 +36,7 @@ def pending(work: Workshop, planned: PlannedFit) -> list[tuple[PlannedMeasuremen
         (measurement, name)
         for name in names_of(work, planned)
         for measurement in planned.measurements
-        if not work.models.has(measurement.id_for(planned.key.fit_id, name))
+        if not is_stored(work, planned, measurement, name)
     ]
 
 
@@ -158,11 +157,11 @@ def _fit_other(work: Workshop, planned: PlannedFit, other: Method, parent: FitCo
 
 
 def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str, variant: Variant) -> None:
-    todo = [m for m in planned.measurements if not _have(work, planned, m, name)]
+    todo = [m for m in planned.measurements if not taken_over(work, planned, m, name)]
     if not todo:
         return
     val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")
-    measured: MeasuredPredictor | None = None
+    ready: dict[Precision, MeasuredPredictor] = {}
     for measurement in todo:
         place = place_of(planned, measurement, name, headline=name == fitted.headline)
         kind = measurement.condition.kind
@@ -174,8 +173,11 @@ def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: 
                 raise FitError(variant.broken)
             if kind == "attack" and variant.gradient:
                 raise FitError(variant.gradient)
-            measured = measured or made_ready(work, fitted.predictor(name), val)
-            _measure_one(work, planned, measurement, place, measured, variant)
+            # Whatever the others are measured in, an attack is one of float32.
+            precision = "float32" if kind == "attack" else work.precision
+            if precision not in ready:
+                ready[precision] = made_ready(work, fitted.predictor(name), val, precision)
+            make_measurement(work, planned, measurement, place, ready[precision], variant)
         except StoreError:
             raise
         except (Exception, SystemExit) as error:
@@ -184,80 +186,6 @@ def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: 
             work.models.write_failure(place.measurement_id, records)
             _note_failure(work, f"{planned.key.model}, {text}: {reason}")
         work.reporter.advance()
-
-
-def _have(work: Workshop, planned: PlannedFit, measurement: PlannedMeasurement, name: str) -> bool:
-    """Return whether a measurement is stored, taking over an equal one of another model name."""
-    measurement_id = measurement.id_for(planned.key.fit_id, name)
-    if work.models.has(measurement_id):
-        return True
-    for other in work.store.models():
-        if other.name != work.models.name and other.has(measurement_id):
-            work.models.adopt(measurement_id, other, model=planned.key.model, seed=planned.key.seed)
-            return True
-    return False
-
-
-def _measure_one(
-    work: Workshop,
-    planned: PlannedFit,
-    measurement: PlannedMeasurement,
-    place: Place,
-    measured: MeasuredPredictor,
-    variant: Variant,
-) -> None:
-    spec, where = measurement.condition, measurement.where
-    condition = make_condition(spec, work.suite.protocol.image_size)
-    reason = condition_unmet(condition, measured)
-    if reason:
-        records = place.absent(condition.settings, spec.kind, "not_applicable", reason)
-        work.models.write(place.measurement_id, records, {})
-        return
-    split = work.data.measured(
-        planned.key.task, planned.sources, where.target, where.role, classes=where.classes, max_images=spec.max_images
-    )
-    result = measure(
-        work.suite,
-        place,
-        spec,
-        condition,
-        measured,
-        split,
-        batch_size=work.batch_size,
-        temperature=variant.temperature,
-        predicted_clean=_predicted_clean(work, planned, measurement, place.variant)
-        if spec.kind == "transform"
-        else None,
-    )
-    work.models.write(place.measurement_id, result.records, result.tables)
-
-
-def _predicted_clean(
-    work: Workshop, planned: PlannedFit, measurement: PlannedMeasurement, variant: str
-) -> NDArray[np.int32] | None:
-    """Return the clean predictions of a set, by the images' place; None where the suite measures none."""
-    for other in planned.measurements:
-        if other.where == measurement.where and other.condition.kind == "clean":
-            measurement_id = other.id_for(planned.key.fit_id, variant)
-            if not work.models.has(measurement_id):
-                raise FitError("the clean predictions that consistency is measured against are missing")
-            table = work.models.read(measurement_id, "predictions", ["id", "predicted"])
-            predicted = np.empty(len(table), dtype=np.int32)
-            predicted[table.column("id").to_numpy()] = table.column("predicted").to_numpy()
-            return predicted
-    return None
-
-
-def place_of(planned: PlannedFit, measurement: PlannedMeasurement, name: str, *, headline: bool) -> Place:
-    """Return where a measurement's records belong."""
-    return Place(
-        key=planned.key,
-        variant=name,
-        headline=headline,
-        where=measurement.where,
-        split_hash=measurement.split_hash,
-        measurement_id=measurement.id_for(planned.key.fit_id, name),
-    )
 
 
 def write_not_run(work: Workshop, planned: PlannedFit, reason: str) -> None:
@@ -344,7 +272,7 @@ def _row(work: Workshop, planned: PlannedFit, facts: Mapping[str, Any]) -> dict[
         "plugin_source": work.model.source,
         "packages": "{}",
         "device": work.device,
-        "precision": "float32",
+        "precision": work.precision,
         "threads": torch.get_num_threads(),
         "batch_size": work.batch_size,
         "started": "",

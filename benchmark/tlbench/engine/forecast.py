@@ -16,6 +16,7 @@ from tlbench.data.counts import count_domain, refuse_other_counts
 from tlbench.data.digests import NotRememberedError, remembered_only
 from tlbench.data.prepare import SuiteData
 from tlbench.engine.candidates import InnerFit, cost_left, inner_id, inner_methods
+from tlbench.engine.chosen import chosen_model, in_precision, read_precision
 from tlbench.engine.execute import pending
 from tlbench.engine.pace import network_of, sizing_of
 from tlbench.engine.plan import PlannedFit, Selection, Sizes, plan
@@ -24,7 +25,6 @@ from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
 from tlbench.engine.session import (
     check_suite_names,
-    chosen_model,
     condition_kinds,
     only_kinds,
     refuse_rehearsal,
@@ -214,6 +214,7 @@ def open_plan(
     device: str | None = None,
     threads: int | None = None,
     batch_size: int = 128,
+    precision: str = "float32",
 ) -> Opened:
     """Turn names into a plan and count it; see ``tlbench.api.plan`` for the arguments.
 
@@ -224,7 +225,8 @@ def open_plan(
     """
     suite = place.suite
     kinds = condition_kinds(metrics)
-    chosen = chosen_model(model, None, settings, backbone, name, suite.protocol.backbone)
+    measured_in = read_precision(precision)
+    chosen = in_precision(chosen_model(model, None, settings, backbone, name, suite.protocol.backbone), measured_in)
     set_exact_arithmetic(threads)
     network, notes = _backbone(chosen.backbone or suite.protocol.backbone)
     work = Workshop(
@@ -237,6 +239,7 @@ def open_plan(
         device=choose_device(device),
         batch_size=batch_size,
         reporter=Reporter(0, quiet=True),
+        precision=measured_in,
     )
     cost = cost_of(chosen.method, suite.protocol.recipe)
     if cost.assumed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from tlbench.binning import ClassBins
 from tlbench.conditions.base import Observed
 from tlbench.conditions.catalogue import build_condition
+from tlbench.engine.feed import observe
 from tlbench.metrics.catalogue import METRICS
-from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_clean, measure_images
+from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_audit, measure_clean, measure_images
 from tlbench.models.statistics import Statistics
 from tlbench.records.record import FitKey, Record, Status
-from tlbench.records.tables import class_bins_table, predictions_table
+from tlbench.records.tables import audits_table, class_bins_table, predictions_table
 from tlbench.setting import CLEAN, Setting
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tlbench.engine.measured import MeasuredPredictor
     from tlbench.engine.plan import AnyCondition, PlannedSet
     from tlbench.records.manifest import Manifest
+    from tlbench.records.outputs import OutputsWriter
     from tlbench.suites.spec import Suite
 
 Columns = Mapping[str, NDArray[Any]]
@@ -51,6 +53,7 @@ class Place:
     where: PlannedSet
     split_hash: str
     measurement_id: str
+    precision: str = "float32"
 
     def record(
         self,
@@ -83,6 +86,7 @@ class Place:
             n=n,
             status=status,
             reason=reason,
+            precision=self.precision,
         )
 
     def absent(self, settings: Sequence[Setting], kind: str, status: Status, reason: str) -> list[Record]:
@@ -104,6 +108,8 @@ class Measurement:
 
     records: list[Record]
     tables: dict[str, pa.Table]
+    notes: tuple[str, ...] = ()
+    """What is worth telling whoever waits for it, a line each."""
 
 
 def make_condition(spec: AnyCondition, image_size: int) -> Condition:
@@ -116,6 +122,7 @@ def make_condition(spec: AnyCondition, image_size: int) -> Condition:
     elif spec.kind == "attack":
         options |= {"norm": spec.norm, "epsilons": spec.radii, "iterations": spec.steps}
         options |= {"mode": spec.mode, "restarts": spec.restarts}
+        options |= {"targets": spec.targets, "queries": spec.queries, "audit": spec.audit}
     return build_condition(spec.kind, spec.name, **options)
 
 
@@ -139,6 +146,7 @@ def measure(
     batch_size: int,
     temperature: float | None,
     predicted_clean: NDArray[np.int32] | None,
+    keep: OutputsWriter | None = None,
 ) -> Measurement:
     """Observe a predictor on a split under a condition, and compute every metric from what was seen.
 
@@ -156,6 +164,8 @@ def measure(
         Fitted on ID-val; None where the outputs are scores.
     predicted_clean : int32 array, shape (n,), or None
         Predicted classes of the same images as they are, for consistency.
+    keep : OutputsWriter, optional
+        Takes the outputs too.
 
     Returns
     -------
@@ -166,10 +176,12 @@ def measure(
     def batches() -> Iterator[Batch]:
         return split.batches(batch_size)
 
-    observed = condition.observe(predictor, batches)
+    observed = observe(condition, predictor, batches, predictor.device)
     if spec.kind == "attack":
-        columns = attack_columns(observed, condition.settings, n)
-        return attack_measurement(place, columns, condition.settings, split.manifest)
+        rows = [on_host(piece) for piece in observed]
+        columns, audits = attack_columns(rows, condition.settings, n), audit_columns(rows)
+        measurement = attack_measurement(place, columns, condition.settings, split.manifest, audits)
+        return replace(measurement, notes=(*getattr(condition, "notes", ()), *measurement.notes))
     statistics = {
         setting: Statistics(
             output=predictor.output,
@@ -185,6 +197,8 @@ def measure(
         if piece.outputs is None:
             raise ValueError(f"condition '{condition.name}' gave no outputs")
         statistics[piece.setting].add(piece.ids, piece.labels, piece.outputs)
+        if keep is not None:
+            keep.add(piece.ids.numpy(), piece.outputs.float().cpu().numpy())
         seen[piece.setting] += len(piece.ids)
     _check_all_seen(seen, n)
     if spec.kind == "clean":
@@ -236,8 +250,14 @@ def images_measurement(
     return Measurement(records, {"predictions": predictions_table(place.measurement_id, parts)})
 
 
-def attack_measurement(place: Place, columns: Columns, settings: Sequence[Setting], manifest: Manifest) -> Measurement:
-    """Return the curve of robust accuracy and what follows from it."""
+def attack_measurement(
+    place: Place,
+    columns: Columns,
+    settings: Sequence[Setting],
+    manifest: Manifest,
+    audits: Columns | None = None,
+) -> Measurement:
+    """Return the curve of robust accuracy and what follows from it, and how far an audit bears it out."""
     by_epsilon = {setting.epsilon: setting for setting in settings}
     whole = Setting(settings[0].condition, norm=settings[0].norm)
     values = measure_attack(
@@ -247,10 +267,55 @@ def attack_measurement(place: Place, columns: Columns, settings: Sequence[Settin
         place.present(by_epsilon.get(epsilon, whole) if epsilon is not None else whole, metric, value)
         for (metric, epsilon), value in values.items()
     ]
-    return Measurement(records, {"predictions": predictions_table(place.measurement_id, [(None, columns)])})
+    tables = {"predictions": predictions_table(place.measurement_id, [(None, columns)])}
+    if audits is None:
+        return Measurement(records, tables)
+    audit = measure_audit(columns_with_units(audits, manifest))
+    records.append(place.present(whole, "audit_reversals", audit))
+    tables["audits"] = audits_table(place.measurement_id, audits)
+    return Measurement(records, tables, reversals(whole.condition, audits))
 
 
-def attack_columns(observed: Iterator[Observed], settings: Sequence[Setting], n: int) -> dict[str, NDArray[Any]]:
+def reversals(attack: str, audits: Columns) -> tuple[str, ...]:
+    """Return what to tell about audited verdicts that an independent attack turned round; nothing where none was."""
+    implied, found = audits["implied"], audits["found"]
+    kinds = (
+        (found & ~implied, "survived although a smaller epsilon broke them: gradient masking, or too weak an attack?"),
+        (implied & ~found, "broke although they survived a larger epsilon: `fast` is too optimistic here, use `exact`"),
+    )
+    return tuple(
+        f"{attack}: of {len(found)} audited verdicts {turned.sum()} {what}" for turned, what in kinds if turned.any()
+    )
+
+
+def on_host(observed: Observed) -> Observed:
+    """Return what was observed with every tensor on the CPU: an attack's rows are few and small."""
+    tensors: dict[str, Any] = {
+        name: value.cpu() for name, value in vars(observed).items() if isinstance(value, torch.Tensor)
+    }
+    return replace(observed, **tensors)
+
+
+def audit_columns(observed: Iterable[Observed]) -> dict[str, NDArray[Any]] | None:
+    """Return the audited verdicts, one a row: id, epsilon, implied and found; None where an attack audits nothing."""
+    parts = []
+    for piece in observed:
+        if piece.audited is None or piece.found is None or piece.survived is None:
+            continue
+        chosen = piece.audited
+        epsilon = np.full(int(chosen.sum()), piece.setting.epsilon, dtype=np.float64)
+        id_, implied, found = (of[chosen].numpy() for of in (piece.ids, piece.survived, piece.found))
+        parts.append((id_.astype(np.int32), epsilon, implied, found))
+    if not parts:
+        return None
+    columns = dict(
+        zip(("id", "epsilon", "implied", "found"), map(np.concatenate, zip(*parts, strict=True)), strict=True)
+    )
+    order = np.lexsort((columns["epsilon"], columns["id"]))
+    return {name: column[order] for name, column in columns.items()}
+
+
+def attack_columns(observed: Iterable[Observed], settings: Sequence[Setting], n: int) -> dict[str, NDArray[Any]]:
     """Return the columns of an attacked set: label, right when clean, smallest epsilon that broke the image."""
     label = torch.full((n,), -1, dtype=torch.int32)
     correct = torch.zeros(n, dtype=torch.bool)

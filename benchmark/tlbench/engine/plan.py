@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from tlbench.data.prepare import SuiteData
 from tlbench.engine.declared import DeclaredSizes
 from tlbench.errors import UsageError, listed, nearest
 from tlbench.methods.base import TARGET_TAGS, Method, method_name
-from tlbench.records.record import FitKey
+from tlbench.records.record import FitKey, Precision
 from tlbench.seeds import digest
 from tlbench.suites.spec import Attack, Clean, Corruption, Pair, Role, Suite, Transform
 
@@ -54,15 +54,19 @@ class PlannedMeasurement:
     condition: AnyCondition
     split_hash: str
     n: int
+    precision: Precision = "float32"
 
     def id_for(self, fit_id: str, variant: str) -> str:
         """Return the measurement's id for one variant of a fit."""
-        return digest("measurement", fit_id, variant, self.split_hash, *self._done, ENGINE_VERSION)[:32]
+        # An attack is one of float32 in any case; and what was measured before there was a choice keeps its id.
+        other = [] if self.precision == "float32" or self.condition.kind == "attack" else [self.precision]
+        return digest("measurement", fit_id, variant, self.split_hash, *self._done, ENGINE_VERSION, *other)[:32]
 
     @cached_property
     def _done(self) -> tuple[object, int]:
         """What is done to the images: the same for every fit and variant."""
-        described = self.condition.model_dump(mode="json", exclude={"roles", "max_images", "addition"})
+        elsewhere = {"roles", "max_images", "addition"}
+        described = {key: value for key, value in self.condition.identity().items() if key not in elsewhere}
         return described, condition_version(self.condition.kind, self.condition.name)
 
 
@@ -125,6 +129,7 @@ def plan(
     backbone: Backbone | None,
     selection: Selection,
     tasks: Collection[str] | None = None,
+    precision: Precision = "float32",
 ) -> tuple[PlannedFit, ...]:
     """Cross sources, targets, shots and seeds into fits, and fits, sets and conditions into measurements.
 
@@ -138,6 +143,8 @@ def plan(
     selection : Selection
     tasks : collection of str, optional
         Plan for these only, such as those whose data are here.
+    precision : {"float32", "bfloat16"}
+        Of the measured forward passes.
 
     Returns
     -------
@@ -168,10 +175,17 @@ def plan(
     if not fits:
         chosen = ", ".join(f"{key}={name}" for key, names in (selection.only or {}).items() for name in names)
         raise UsageError(f"--only {chosen}: no pair of suite '{suite.name}' has them all")
+    fits = [_in_precision(planned, precision) for planned in fits]
     if selection.shard is not None:
         part, parts = selection.shard
         fits = fits[part - 1 :: parts]
     return tuple(fits)
+
+
+def _in_precision(planned: PlannedFit, precision: Precision) -> PlannedFit:
+    if precision == "float32":
+        return planned
+    return replace(planned, measurements=tuple(replace(one, precision=precision) for one in planned.measurements))
 
 
 def _fits_of_source(

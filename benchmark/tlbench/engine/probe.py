@@ -24,6 +24,7 @@ from tlbench.data.decode import decode
 from tlbench.data.domain import Batch
 from tlbench.data.remembered import recall, remember
 from tlbench.data.resize import resize
+from tlbench.engine.chunks import MOST_ON_CPU
 from tlbench.engine.measured import MeasuredPredictor
 from tlbench.engine.measuring import make_condition
 from tlbench.engine.provenance import device_name
@@ -44,7 +45,6 @@ _TIMED_SECONDS = 0.3  # spent on each operation at least
 _CALLS = 3  # of each operation at least, two where these take longer than
 _SLOW_SECONDS = 1.2
 _CALL_SECONDS = 0.5  # a call of a network on a CPU should take no longer
-_CHUNK = 64  # images that a CPU is given at once when predictors are measured
 _PICTURE = (500, 400)  # a photograph of usual size: width and height
 _CORES = os.cpu_count() or 1
 ON_ALL_CORES = {"decode": _CORES, "crop": _CORES}
@@ -180,8 +180,7 @@ def _network_speeds(
     network: Backbone, images: Tensor, device: str, batch_size: int, asked: Sequence[str]
 ) -> dict[str, float]:
     net = network.fresh(_CLASSES)
-    chunk = min(batch_size, _CHUNK) if device == "cpu" else batch_size
-    measured = MeasuredPredictor(Predictor(net), classes=_CLASSES, device=device, chunk=chunk, example=images[:2])
+    measured = MeasuredPredictor(Predictor(net), classes=_CLASSES, device=device, chunk=batch_size, example=images[:2])
 
     def features(some: Tensor) -> None:
         extract_features(net, [Batch(torch.arange(len(some)), ("",) * len(some), some, _labels(some), "")], device)
@@ -190,7 +189,10 @@ def _network_speeds(
         measured.gradient(some.float().div_(255), _labels(some), _cross_entropy)
 
     calls = {"forward": measured.outputs, "features": features, "gradient": gradient}
-    return {name: _network_seconds(calls[name], images, batch_size, device) for name in asked}
+    # One pass of a prepared network, as an evaluation cuts it.
+    passes = {"forward": measured.chunk_of("forward"), "gradient": measured.chunk_of("gradient")}
+    most = passes if device == "cpu" else {}
+    return {name: _network_seconds(calls[name], images, most.get(name, batch_size), device) for name in asked}
 
 
 def _network_seconds(call: Callable[[Tensor], object], images: Tensor, most: int, device: str) -> float:
@@ -204,7 +206,7 @@ def _network_seconds(call: Callable[[Tensor], object], images: Tensor, most: int
         return _timed(lambda: call(many), len(many), device)
     few = images[:2]
     each = _timed(lambda: call(few), len(few))
-    wanted = min(_CHUNK, most)
+    wanted = min(MOST_ON_CPU, most)
     chunk = wanted if each * wanted <= _CALL_SECONDS else int(_CALL_SECONDS / each)
     if chunk <= len(few):
         return each

@@ -101,11 +101,22 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def set_exact_arithmetic(threads: int | None) -> int:
-    """Turn TF32 off, fix the number of threads, and return it."""
+def exact_arithmetic() -> None:
+    """Turn off whatever makes a float32 less than one, or a result depend on the clock.
+
+    Asked for again after every fit: a plug-in may have turned TF32 on for its training.
+    """
+    torch.set_float32_matmul_precision("highest")  # on some CPUs the others mean bfloat16
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # Searching for the fastest algorithm finds another one on a busy machine; some add in no fixed order.
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def set_exact_arithmetic(threads: int | None) -> int:
+    """Ask for exact arithmetic, fix the number of threads, and return it."""
+    exact_arithmetic()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(threads or cores)
     return torch.get_num_threads()

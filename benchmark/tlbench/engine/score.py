@@ -19,7 +19,8 @@ from tlbench.engine.measuring import Measurement, Place, clean_measurement, sett
 from tlbench.engine.plan import PlannedMeasurement, PlannedSet
 from tlbench.engine.provenance import packages, tlbench_version
 from tlbench.errors import DataError, FitError, UsageError, listed, nearest
-from tlbench.models.statistics import Output, Statistics, fit_temperature
+from tlbench.models.statistics import Output, Statistics
+from tlbench.models.temperature import fit_temperature
 from tlbench.records.outputs import OutputsFile, read_outputs
 from tlbench.records.record import FitKey
 from tlbench.records.store import Store
@@ -194,15 +195,23 @@ def _matched(
         known_roles = sorted({of for *_, of in known})
         hint = nearest(f"{key.task} {key.source} {target} {role}", [" ".join(one) for one in known])
         raise DataError(f"{place}: suite '{suite.name}' has no such set (roles: {listed(known_roles)}){hint}")
-    split = data.measured(key.task, tuple(key.source.split("+")), target, where.role, classes=where.classes)
+    clean = next(one for one in suite.conditions if one.kind == "clean" and where.role in one.roles)
+    split = data.measured(
+        key.task,
+        tuple(key.source.split("+")),
+        target,
+        where.role,
+        classes=where.classes,
+        max_images=clean.max_images,
+    )
     manifest = split.manifest
-    if content.outputs.shape[1] != len(manifest.classes):
-        raise DataError(f"{place}: expected {len(manifest.classes)} outputs an image, got {content.outputs.shape[1]}")
+    misfits = content.width[rows][content.width[rows] != len(manifest.classes)]
+    if len(misfits):
+        raise DataError(f"{place}: expected {len(manifest.classes)} outputs an image, got {misfits[0]}")
     given = content.image[rows]
     _check_names(place, [str(name) for name in given], manifest.names)
     row_of = {name: row for name, row in zip(given, rows, strict=True)}
-    outputs = content.outputs[[row_of[name] for name in manifest.names]]
-    clean = next(condition for condition in suite.conditions if condition.kind == "clean")
+    outputs = content.outputs[[row_of[name] for name in manifest.names], : len(manifest.classes)]
     return _Found(PlannedMeasurement(where, clean, split.hash, len(split)), split, torch.from_numpy(outputs))
 
 
@@ -267,6 +276,7 @@ def _place(key: FitKey, planned: PlannedMeasurement) -> Place:
         where=planned.where,
         split_hash=planned.split_hash,
         measurement_id=planned.id_for(key.fit_id, _VARIANT),
+        precision="unknown",
     )
 
 

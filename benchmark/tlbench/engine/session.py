@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbench import registry
-from tlbench.conditions.catalogue import condition_names
+from tlbench.conditions.catalogue import check_available, condition_names
 from tlbench.data.counts import check_counts
 from tlbench.data.lock import check_lock
 from tlbench.data.prepare import SuiteData
 from tlbench.data.readers.catalogue import READERS
 from tlbench.data.rehearsal.rehearse import is_rehearsal
+from tlbench.engine.chosen import card_of, chosen_model, in_precision, read_precision
 from tlbench.engine.declared import DeclaredSizes
 from tlbench.engine.execute import pending, write_not_run
 from tlbench.engine.executors.local import run
@@ -27,8 +28,7 @@ from tlbench.engine.workshop import Workshop
 from tlbench.errors import DataError, UnknownNameError, UsageError, WeightsError, listed, nearest
 from tlbench.methods.augment import AUGMENTATIONS
 from tlbench.methods.base import Method
-from tlbench.methods.resolve import Model, describe_model, model_of, resolve_model
-from tlbench.methods.trained import trained_model
+from tlbench.methods.resolve import Model
 from tlbench.metrics.catalogue import METRICS
 from tlbench.models.zoo import UNTRAINED, load_backbone
 from tlbench.records.store import Store
@@ -118,10 +118,18 @@ class Session:
         }
 
     def run(self) -> Outcome:
-        """Do what is left, and say how it went."""
+        """Do what is left, and say how it went.
+
+        Raises
+        ------
+        TlbenchError
+            If a planned condition needs what is not on this machine; before any compute.
+        """
         started = time.monotonic()
+        for kind, name in {(m.condition.kind, m.condition.name) for fit in self.fits for m in fit.measurements}:
+            check_available(kind, name)
         self.work.store.prepare(self.suite.model_dump(mode="json"))
-        self.work.models.prepare(_card(self.work.model))
+        self.work.models.prepare(card_of(self.work.model))
         for planned in self.fits[:1]:
             # What failed in an older source of a plug-in, or with other weights, is not this model's failure.
             key = planned.key
@@ -170,6 +178,8 @@ def open_session(
     run_dir: Path,
     threads: int | None = None,
     batch_size: int = 128,
+    precision: str = "float32",
+    keep_outputs: bool = False,
     quiet: bool = False,
 ) -> Session:
     """Turn names into objects and a suite into a plan; see ``tlbench.api.evaluate`` for the arguments.
@@ -183,7 +193,10 @@ def open_session(
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
     check_suite_names(read)
     kinds = condition_kinds(metrics)
-    chosen = chosen_model(model, predictors, settings, backbone, name, read.protocol.backbone)
+    measured_in = read_precision(precision)
+    chosen = in_precision(
+        chosen_model(model, predictors, settings, backbone, name, read.protocol.backbone), measured_in
+    )
     if predictors is not None:
         only = dict(selection.get("only") or {})
         if not set(only.get("source", predictors)) & set(predictors):
@@ -222,13 +235,16 @@ def open_session(
         data_notes={
             task: "; ".join([*(n for n in notes if n.startswith(f"{task}/")), *data.notes(task)]) for task in present
         },
+        precision=measured_in,
+        keep_outputs=keep_outputs,
     )
-    fits = plan(read, data, chosen, network, chosen_selection, tasks=present)
+    fits = plan(read, data, chosen, network, chosen_selection, tasks=present, precision=measured_in)
     absent: tuple[PlannedFit, ...] = ()
     if missing:
         # Not a shard of them: what is not run is told whole by every one.
         whole = replace(chosen_selection, shard=None)
-        absent = plan(read, DeclaredSizes(read, unknown=0), chosen, network, whole, tasks=list(missing))
+        sizes = DeclaredSizes(read, unknown=0)
+        absent = plan(read, sizes, chosen, network, whole, tasks=list(missing), precision=measured_in)
     _hold_against_lock(suite, data)
     return Session(
         read,
@@ -343,29 +359,6 @@ def _hold_against_lock(suite: str | Path | Suite, data: SuiteData) -> None:
         check_lock(data.opened(), lock)
 
 
-def chosen_model(
-    model: str | Method | Model | None,
-    predictors: Mapping[str, nn.Module | Predictor | str | Path] | None,
-    settings: Sequence[str],
-    backbone: str | None,
-    name: str | None,
-    default_backbone: str,
-) -> Model:
-    """Return the model that is asked for: one that is named or given, or networks that are already trained."""
-    if (model is None) == (predictors is None):
-        raise UsageError("expected a model, or predictors that are already trained: one of the two")
-    if predictors is not None:
-        return trained_model(predictors, backbone=backbone, name=name)
-    if settings and not isinstance(model, str):
-        raise UsageError("settings: expected none beside a method that is made already; give them to its class")
-    if isinstance(model, Model):
-        return replace(model, backbone=backbone or model.backbone, name=name or model.name)
-    if isinstance(model, Method):
-        return model_of(model, backbone=backbone, name=name)
-    assert model is not None
-    return resolve_model(model, settings=settings, backbone=backbone, name=name, default_backbone=default_backbone)
-
-
 def condition_kinds(metrics: Sequence[str] | None) -> frozenset[str] | None:
     """Return the kinds of condition that the named metrics need; None for all."""
     if metrics is None:
@@ -389,7 +382,3 @@ def only_kinds(planned: PlannedFit, kinds: frozenset[str] | None) -> PlannedFit:
 
 def _strengths(condition: Any) -> int:
     return len(getattr(condition, "steps", getattr(condition, "severities", (1,))))
-
-
-def _card(model: Model) -> dict[str, Any]:
-    return {**(dict(model.card) if model.card else {}), "model": model.name, "describes": describe_model(model)}

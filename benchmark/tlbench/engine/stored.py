@@ -129,7 +129,7 @@ def planned_fits(
         if own is not None:
             exact.add((task, source))
         else:
-            own = list(plan(work.suite, sizes, work.model, work.backbone, part, tasks=[task]))
+            own = list(_plan(work, sizes, part, task))
             if may_hold:
                 named = [replace(planned, key=held.named(planned.key)) for planned in own]
                 if any(a.key.fit_id != b.key.fit_id for a, b in zip(own, named, strict=True)):
@@ -141,6 +141,10 @@ def planned_fits(
     seeds = list(dict.fromkeys(planned.key.seed for planned in fits))
     fits.sort(key=lambda one: (seeds.index(one.key.seed), sources.index((one.key.task, one.key.source))))
     return fits, frozenset(exact), frozenset(by_rows)
+
+
+def _plan(work: Workshop, sizes: Any, selection: Selection, task: str) -> tuple[PlannedFit, ...]:
+    return plan(work.suite, sizes, work.model, work.backbone, selection, tasks=[task], precision=work.precision)
 
 
 def _sources(suite: Suite, selection: Selection, task: str) -> list[str]:
@@ -158,7 +162,7 @@ def _exactly(work: Workshop, held: StoredWork, selection: Selection, source: Sou
     if source in held.unprepared:
         return None
     try:
-        return list(plan(work.suite, work.data, work.model, work.backbone, selection, tasks=[source[0]]))
+        return list(_plan(work, work.data, selection, source[0]))
     except NotRememberedError:
         held.unprepared.add(source)
         return None

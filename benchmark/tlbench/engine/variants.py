@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 
 from tlbench.engine.fitting import told
 from tlbench.engine.measured import MeasuredPredictor
+from tlbench.engine.provenance import exact_arithmetic
 from tlbench.errors import StoreError
 from tlbench.models.probes import probe_batch_independence, probe_gradient
-from tlbench.models.statistics import NonFiniteOutputs, fit_temperature
+from tlbench.models.statistics import NonFiniteOutputs
+from tlbench.models.temperature import fit_temperature
 from tlbench.records.store import write_text
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from tlbench.engine.plan import PlannedFit
     from tlbench.engine.workshop import Workshop
     from tlbench.methods.base import Fitted, Predictor
+    from tlbench.records.record import Precision
 
 _PROBED_IMAGES = 4
 _EXAMPLE_IMAGES = 16
@@ -69,18 +73,24 @@ def variants_of(work: Workshop, planned: PlannedFit, fitted: Fitted) -> dict[str
         return known
     names = sorted(fitted.variants, key=lambda name: name != fitted.headline)
     found = {name: _examine(work, planned, fitted, name) for name in names}
-    path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
+    path = _path(work, planned)
     write_text(path, json.dumps({name: asdict(variant) for name, variant in found.items()}))
     return found
 
 
 def known_variants(work: Workshop, planned: PlannedFit) -> dict[str, Variant]:
     """Return what an earlier run learnt, the headline first; empty where there was none, or of another version."""
-    path = work.store.fit_folder(planned.key.fit_id) / "variants.json"
+    path = _path(work, planned)
     try:
         return {name: Variant(**values) for name, values in json.loads(path.read_text(encoding="utf-8")).items()}
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def _path(work: Workshop, planned: PlannedFit) -> Path:
+    # The temperature is one of the outputs that are measured, and these differ with their precision.
+    name = "variants.json" if work.precision == "float32" else f"variants-{work.precision}.json"
+    return work.store.fit_folder(planned.key.fit_id) / name
 
 
 def names_of(work: Workshop, planned: PlannedFit) -> list[str]:
@@ -103,7 +113,7 @@ def _examine(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str) -> 
             forward_passes=predictor.forward_passes,
             parameters_stored=sum(parameter.numel() for parameter in predictor.module.parameters()),
         )
-        measured = made_ready(work, predictor, val)
+        measured = made_ready(work, predictor, val, work.precision)
         if predictor.adapts or predictor.batch_dependent:
             return known
         with contextlib.suppress(NonFiniteOutputs):
@@ -127,18 +137,25 @@ def _examine(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str) -> 
 
 
 def _temperature(measured: MeasuredPredictor, val: Split, batch_size: int) -> float:
-    outputs = torch.cat([measured.outputs(batch.images) for batch in val.batches(batch_size)])
+    outputs = torch.zeros(0, measured.classes)
+    for start, batch in zip(range(0, len(val), batch_size), val.batches(batch_size), strict=True):
+        piece = measured.outputs(batch.images)
+        if not start:
+            outputs = piece.new_empty(len(val), measured.classes)  # joining pieces would hold them twice
+        outputs[start : start + len(piece)] = piece
     return fit_temperature(outputs, torch.from_numpy(val.labels), measured.output)
 
 
-def made_ready(work: Workshop, predictor: Predictor, split: Split) -> MeasuredPredictor:
+def made_ready(work: Workshop, predictor: Predictor, split: Split, precision: Precision) -> MeasuredPredictor:
     """Return a predictor as conditions see it, prepared on a few images of a split of its task."""
+    exact_arithmetic()
     example = split.head(_EXAMPLE_IMAGES).batch(np.arange(min(_EXAMPLE_IMAGES, len(split)))).images
     return MeasuredPredictor(
         predictor,
         classes=len(split.manifest.classes),
         device=work.device,
-        chunk=min(work.batch_size, 64) if work.device == "cpu" else work.batch_size,
+        chunk=work.batch_size,
         example=example,
         tell=work.reporter.predicted,
+        precision=precision,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tlbench.engine.plan import PlannedFit, PlannedMeasurement, Sizes, amount
-from tlbench.suites.spec import Suite
+from tlbench.suites.spec import Attack, Suite
 
 if TYPE_CHECKING:
     from tlbench.engine.candidates import InnerFit
@@ -164,10 +164,10 @@ def fit_work(
     train = len(sizes.training(key.task, planned.sources, "train", amount(key.shots)))
     val = len(sizes.training(key.task, planned.sources, "val"))
     fitting = _fitting(cost, train, val, whole_pictures=whole_pictures)
-    measured = measuring_work(planned.measurements, cost.predicts)
+    measured = measuring_work(planned.measurements, cost.predicts, classes)
     whole = fitting + measured
     # Before anything is stored, all of it is left.
-    rest = measured if left is planned.measurements else measuring_work(left, cost.predicts)
+    rest = measured if left is planned.measurements else measuring_work(left, cost.predicts, classes)
     if to_fit:
         rest = (fitting if cost_left is None else _fitting(cost_left, train, val, whole_pictures=whole_pictures)) + rest
     missing = [one for one in inner if to_fit and one.fit_id not in inner_stored]
@@ -207,8 +207,16 @@ def _fitting(cost: Cost, train: int, val: int, *, whole_pictures: bool) -> Work:
     )
 
 
-def measuring_work(measurements: Sequence[PlannedMeasurement], passes: float) -> Work:
-    """Return what measurements take, at so many passes through the network for every image; of an attack, at most."""
+def measuring_work(measurements: Sequence[PlannedMeasurement], passes: float, classes: int | None = None) -> Work:
+    """Return what measurements take, at so many passes through the network for every image; of an attack, at most.
+
+    Parameters
+    ----------
+    measurements : sequence of PlannedMeasurement
+    passes : float
+    classes : int, optional
+        Of the task; a targeted attack has no more targets than wrong classes.
+    """
     work = Work()
     for measurement in measurements:
         condition = measurement.condition
@@ -219,12 +227,47 @@ def measuring_work(measurements: Sequence[PlannedMeasurement], passes: float) ->
             case "transform":
                 work["transform/resample"] += images
             case "attack":
-                # The start of a way is looked at, too; an image that breaks early goes no further, hence "at most".
-                asked = images * len(condition.epsilons) * (condition.steps + 1) * condition.restarts
-                work["attack/walk"] += asked
-                work["attack/gradient"] += round(asked * passes)
+                gradients, questions = attack_questions(condition, classes)
+                work["attack/walk"] += images * gradients
+                work["attack/gradient"] += round(images * gradients * passes)
+                work["attack/forward"] += round(images * questions * passes)
         work[f"{condition.kind}/forward"] += round(images * passes)
     return +work  # without what is zero
+
+
+def attack_questions(attack: Attack, classes: int | None = None) -> tuple[int, int]:
+    """Return how many gradients and how many predictions without one an attack asks of an image, at most.
+
+    An image that breaks early goes no further, and few images are attacked at every epsilon: hence "at most". The audit
+    adds nothing to this bound. It attacks its share of the images at the epsilons that the order of epsilons would have
+    spared them, each once, and the bound has every image at every epsilon. The clean prediction is not counted here.
+
+    Parameters
+    ----------
+    attack : Attack
+    classes : int, optional
+        Of the task.
+    """
+    targets = attack.targets if classes is None else max(1, min(attack.targets, classes - 1))
+    rungs = len(attack.epsilons)
+    run = attack.steps + 1  # the start of a way is looked at, too
+    # A step of FAB is a gradient and a prediction.
+    boundary = attack.steps * targets
+    match attack.name:
+        case "apgd-ce" | "apgd-dlr":
+            return rungs * run * attack.restarts, 0
+        case "apgd-t":
+            return rungs * run * targets * attack.restarts, rungs
+        case "fab-t":
+            return boundary, boundary + 1  # one search answers every epsilon
+        case "square":
+            return 0, rungs * (attack.queries + 1)
+        case "autoattack":
+            gradients = run + run * targets + boundary
+            return rungs * gradients, rungs * (1 + boundary + 1 + attack.queries + 1)
+        case "foolbox-boundary" | "foolbox-hopskipjump":
+            return 0, attack.queries
+    return rungs * run, 0
 
 
 def _counted(amounts: Mapping[str, float]) -> Work:

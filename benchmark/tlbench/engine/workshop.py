@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tlbench.engine.features import RecentFeatures
+from tlbench.engine.features import FeatureCache
 
 if TYPE_CHECKING:
     from tlbench.data.prepare import SuiteData
     from tlbench.engine.progress import Reporter
     from tlbench.methods.resolve import Model
     from tlbench.models.backbone import Backbone
+    from tlbench.records.record import Precision
     from tlbench.records.store import ModelStore, Store
     from tlbench.suites.spec import Suite
 
@@ -25,9 +26,13 @@ class Workshop:
     ----------
     batch_size : int
         Images that a condition handles at a time, and the batch of a predictor that depends on its batch.
+    precision : {"float32", "bfloat16"}
+        Of the forward passes on clean, corrupted and transformed images.
+    keep_outputs : bool
+        Whether the outputs for clean sets are written to the run folder.
     failures : list of str
         One line a failure, in the order in which they happened.
-    features : RecentFeatures
+    features : FeatureCache
         Pooled features, shared by all fits of the process.
     data_notes : mapping of str to str
         What is known of a task's data beyond their hash, for the rows of its fits.
@@ -45,6 +50,8 @@ class Workshop:
     batch_size: int
     reporter: Reporter
     failures: list[str] = field(default_factory=list)
-    features: RecentFeatures = field(default_factory=RecentFeatures)
+    precision: Precision = "float32"
+    keep_outputs: bool = False
+    features: FeatureCache = field(default_factory=FeatureCache)
     making: list[str] = field(default_factory=list)
     data_notes: Mapping[str, str] = field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,8 +24,21 @@ ROW: Final = (
     "weights_hash",
     "protocol",
     "shots",
+    "precision",
 )
 """What makes a row of a board: equal names with other settings or weights are other rows."""
+
+SCORED: Final = (
+    "suite", "suite_hash", *(column for column in ROW if column not in ("origin", "name")), "variant", "headline",
+    "deterministic", "control", "seed", "fit_target", "task", "source", "target", "role", "condition", "severity",
+    "norm", "epsilon", "metric", "value", "standard_error", "status", "reason",
+)  # fmt: skip
+"""Columns of the records that a score depends on."""
+PRICED: Final = (
+    "suite", "suite_hash", *(column for column in ROW if column not in ("origin", "name")), "status", "seed",
+    "deterministic", "fit_target", "task", "source", *COSTS.values(), "data_notes",
+)  # fmt: skip
+"""Columns of the fits that costs and notes depend on."""
 
 _FIT_ROW: Final = tuple(column for column in ROW if column != "name")
 _SETTING: Final = ["condition", "severity", "norm", "epsilon"]
@@ -103,12 +117,12 @@ class Prepared:
         places = {
             (*place, key.partition("|")[0]) for *place, key in form.terms[_CELL].itertuples(index=False, name=None)
         }
-        absent = self.absent[self.absent["metric"].isin({metric, *_SPOKESMEN})]
+        absent = self.absent[self.absent["metric"].isin({metric, *SPOKESMEN})]
         told = [place in places for place in absent[_PLACE].itertuples(index=False, name=None)]
         return numbers[term >= 0].assign(term=term[term >= 0]), absent[np.array(told, dtype=np.bool_)]
 
 
-_SPOKESMEN: Final = ("accuracy", "consistency", "robust_accuracy")
+SPOKESMEN: Final = ("accuracy", "consistency", "robust_accuracy")
 """The metrics under which a measurement that is absent as a whole is recorded."""
 _NO_NUMBERS: Final = pd.DataFrame({column: np.empty(0, np.int64) for column in _NUMBERS})
 
@@ -127,28 +141,85 @@ def prepare(records: pd.DataFrame, seeds: Iterable[int]) -> Prepared:
     -------
     Prepared
     """
-    kept = records[records["seed"].isin(list(seeds)) | records["deterministic"].astype(bool)].copy()
-    headline = kept["headline"].astype(bool)
-    kept["name"] = kept["model"].where(headline, kept["model"] + "/" + kept["variant"])
-    distinct = kept[_SETTING].drop_duplicates()
-    keys = distinct.assign(setting=[setting_key(*values) for values in distinct.itertuples(index=False, name=None)])
-    kept = kept.merge(keys, on=_SETTING, how="left", validate="many_to_one")
-    kept["row"] = kept.groupby(list(ROW), sort=False).ngroup()
-    kept["cell"] = kept.groupby(_CELL, sort=False).ngroup()
-    kept["fit"] = kept.groupby("fit_target").ngroup()  # null, which no group holds, becomes -1
-    rows = kept.drop_duplicates("row")
-    cells = kept.drop_duplicates("cell")
-    ok = kept["status"] == "ok"
+    kept = records[records["seed"].isin(list(seeds)) | records["deterministic"].astype(bool)]
+    name, row_names = _named(kept)
+    row, first_of_row = _numbered([*(codes(kept[column]) for column in ROW if column != "name"), name])
+    setting, keys = _settings(kept)
+    cell, first_of_cell = _numbered([*(codes(kept[column]) for column in _CELL if column != "setting"), setting])
+    numbers = pd.DataFrame(
+        {
+            "row": row,
+            "cell": cell,
+            "seed": kept["seed"].to_numpy(),
+            "fit": codes(kept["fit_target"]),
+            "value": kept["value"].to_numpy(),
+            "standard_error": kept["standard_error"].to_numpy(),
+        }
+    )
+    ok = (kept["status"] == "ok").to_numpy()
+    rows, cells = kept.iloc[first_of_row], kept.iloc[first_of_cell]
+    metric = codes(kept["metric"])
+    metrics = kept["metric"].iloc[_numbered([metric])[1]]
+    absent = kept.loc[~ok, [*_PLACE, "metric", "seed", "status", "reason", "deterministic"]]
+    absent = absent.astype({column: "str" for column in (*_PLACE, "metric", "status", "reason")})
     return Prepared(
-        rows=tuple(rows[list(ROW)].itertuples(index=False, name=None)),
+        rows=tuple(
+            rows.assign(name=row_names[name[first_of_row]])[list(ROW)].astype("str").itertuples(index=False, name=None)
+        ),
         control=rows["control"].to_numpy(np.bool_),
         deterministic=rows["deterministic"].to_numpy(np.bool_),
-        cells={cell: number for number, cell in enumerate(cells[_CELL].itertuples(index=False, name=None))},
-        numbers={str(metric): group[_NUMBERS] for metric, group in kept[ok].groupby("metric")},
-        absent=kept.loc[~ok, ["row", *_PLACE, "metric", "seed", "status", "reason", "deterministic"]].sort_values(
-            [*_PLACE, "seed"]
-        ),
+        cells={
+            (*place, keys[setting[first]]): number
+            for number, (first, place) in enumerate(
+                zip(first_of_cell, cells[_CELL[:-1]].astype("str").itertuples(index=False, name=None), strict=True)
+            )
+        },
+        numbers={str(name): numbers[ok & (metric == code)] for name, code in zip(metrics, codes(metrics), strict=True)},
+        absent=absent.assign(row=row[~ok])[["row", *absent.columns]].sort_values([*_PLACE, "seed"]),
     )
+
+
+def codes(column: pd.Series[Any]) -> NDArray[np.int64]:
+    """Return a number for every value, equal ones for equal values; -1 where there is none."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy().astype(np.int64)
+    return pd.factorize(column)[0].astype(np.int64)
+
+
+def _numbered(parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the combinations of several codes in the order in which they come, and say where each comes first."""
+    together, size = np.zeros(len(parts[0]), dtype=np.int64), 1
+    for part in parts:
+        values = int(part.max(initial=-1)) + 2
+        if size * values >= 2**62:
+            together = pd.factorize(together)[0].astype(np.int64)
+            size = len(together) + 1
+        together, size = together * values + part + 1, size * values
+    together = pd.factorize(together)[0].astype(np.int64)
+    # Numbered as they come, so that each comes first where the largest number so far grows.
+    return together, np.flatnonzero(np.diff(np.maximum.accumulate(together), prepend=-1))
+
+
+def _named(records: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """Return a code for the name of every record's row, and the names."""
+    parts = [codes(records[column]) for column in ("model", "variant", "headline")]
+    together, first = _numbered(parts)
+    few = records.iloc[first]
+    names = [
+        model if headline else f"{model}/{variant}"
+        for model, variant, headline in zip(few["model"], few["variant"], few["headline"].astype(bool), strict=True)
+    ]
+    code, distinct = pd.factorize(np.array(names, dtype=object))
+    return code.astype(np.int64)[together], np.asarray(distinct, dtype=object)
+
+
+def _settings(records: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """Return a code for the setting of every record, and the settings' keys."""
+    together, first = _numbered([codes(records[column]) for column in _SETTING])
+    few = records.iloc[first][_SETTING]
+    keys = [setting_key(*values) for values in few.itertuples(index=False, name=None)]
+    code, distinct = pd.factorize(np.array(keys, dtype=object))
+    return code.astype(np.int64)[together], np.asarray(distinct, dtype=object)
 
 
 def score_rows(prepared: Prepared, form: Form, seeds: tuple[int, ...]) -> dict[Row, Score]:
@@ -167,16 +238,73 @@ def score_rows(prepared: Prepared, form: Form, seeds: tuple[int, ...]) -> dict[R
         One entry for every row, those without a single record of the metric included.
     """
     numbers, absent = prepared.of(form)
-    found, reasons = dict(tuple(numbers.groupby("row"))), dict(tuple(absent.groupby("row")))
+    found, reasons = _by_row(numbers, len(prepared.rows)), dict(tuple(absent.groupby("row")))
+    weighed = _Weighed.of(form)
     return {
         row: _score(
-            found.get(number, numbers.iloc[:0]),
+            found[number],
             reasons.get(number, absent.iloc[:0]),
-            form,
+            weighed,
             () if prepared.deterministic[number] else seeds,
         )
         for number, row in enumerate(prepared.rows)
     }
+
+
+_Numbers = Mapping[str, NDArray[Any]]
+
+
+def _by_row(numbers: pd.DataFrame, rows: int) -> list[_Numbers]:
+    """Return the numbers of every row, as columns, in the order in which they were."""
+    order = np.argsort(numbers["row"].to_numpy(), kind="stable")
+    columns = {
+        name: numbers[name].to_numpy()[order] for name in ("row", "term", "seed", "fit", "value", "standard_error")
+    }
+    ends = np.searchsorted(columns["row"], np.arange(rows + 1))
+    return [
+        {name: column[start:end] for name, column in columns.items()}
+        for start, end in itertools.pairwise(ends.tolist())
+    ]
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """A form, and what is the same for every row: computed once.
+
+    Attributes
+    ----------
+    form : Form
+    weights : float array, shape (terms,)
+    cell_of : int array, shape (terms,)
+        Which cell a term belongs to.
+    cells : int
+    images : int array, shape (terms,)
+        Which set of images a term rests on.
+    fits : int array, shape (terms,)
+        Values of a term where a method reads the target.
+    """
+
+    form: Form
+    weights: NDArray[np.float64]
+    cell_of: NDArray[np.int64]
+    cells: int
+    images: NDArray[np.int64]
+    fits: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, form: Form) -> _Weighed:
+        terms = form.terms
+        cell_of = np.asarray(terms.groupby(["task", "source", "target", "role"], sort=False).ngroup(), dtype=np.int64)
+        pairs = terms[["task", "source"]].itertuples(index=False, name=None)
+        inside = (terms["role"] != "ood-test").to_numpy()
+        return cls(
+            form=form,
+            weights=terms["weight"].to_numpy(np.float64),
+            cell_of=cell_of,
+            cells=int(cell_of.max()) + 1,
+            images=image_sets(terms["task"], terms["target"]),
+            fits=np.where(inside, [form.fits_of[pair] for pair in pairs], 1),
+        )
 
 
 def costs(fits: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
@@ -273,24 +401,22 @@ def image_sets(task: Iterable[str], target: Iterable[str]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(root(domains[0]), len(numbers)) for domains in cells], dtype=np.int64)
 
 
-def _score(found: pd.DataFrame, absent: pd.DataFrame, form: Form, seeds: tuple[int, ...]) -> Score:
-    terms = form.terms
+def _score(found: _Numbers, absent: pd.DataFrame, weighed: _Weighed, seeds: tuple[int, ...]) -> Score:
     if not seeds:
         # One fit stands for every seed: of several that are there, the most complete one.
-        counts = found["seed"].value_counts()
+        counts = pd.Series(found["seed"]).value_counts()
         seeds = (int(counts.index[0]),) if len(counts) else (0,)
-    values, errors, twice = _tables(found, form, seeds)
+    values, errors, twice = _tables(found, weighed, seeds)
     missing = np.isnan(values)
-    cell_of = terms.groupby(["task", "source", "target", "role"], sort=False).ngroup().to_numpy()
-    cells = int(cell_of.max()) + 1
+    form, cells, cell_of = weighed.form, weighed.cells, weighed.cell_of
     broken = np.array([np.bincount(cell_of, weights=row, minlength=cells) > 0 for row in missing.astype(float)])
     counted = {"found": int((~broken).sum()), "expected": int(broken.size)}
-    weights = terms["weight"].to_numpy(np.float64)
+    weights = weighed.weights
     if twice:
         return Score(None, None, None, **counted, low=None, high=None, reason=twice)
     if missing.any():
         low, high = _bounds(values, weights, form.metric)
-        reason = _why(absent, seeds, **counted, gaps=_gaps(terms, missing, seeds))
+        reason = _why(absent, seeds, **counted, gaps=_gaps(form.terms, missing, seeds))
         return Score(None, None, None, **counted, low=low, high=high, reason=reason)
     with np.errstate(invalid="ignore"):
         by_seed = values @ weights
@@ -298,37 +424,43 @@ def _score(found: pd.DataFrame, absent: pd.DataFrame, form: Form, seeds: tuple[i
     if math.isnan(value):
         return Score(None, None, None, **counted, low=None, high=None, reason="infinite on ID-test and on OOD-test")
     spread = float(by_seed.std(ddof=1)) if len(seeds) > 1 and np.isfinite(by_seed).all() else None
-    error = combine_standard_errors(weights, errors.mean(axis=0), image_sets(terms["task"], terms["target"]))
+    error = combine_standard_errors(weights, errors.mean(axis=0), weighed.images)
     return Score(value, error if math.isfinite(value) else None, spread, **counted, low=value, high=value, reason="")
 
 
 def _tables(
-    found: pd.DataFrame, form: Form, seeds: tuple[int, ...]
+    found: _Numbers, weighed: _Weighed, seeds: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Return values and standard errors, shape (seeds, terms), NaN where missing, and a word on doubled records."""
-    shape = (len(seeds), len(form.terms))
+    terms = weighed.form.terms
+    shape = (len(seeds), len(terms))
     values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
-    used = found[found["seed"].isin(seeds)]
-    doubled = used.duplicated(["term", "seed", "fit"])
-    if doubled.any():
-        first = used[doubled].iloc[0]
-        term = form.terms.iloc[int(first["term"])]
-        place = f"{term['source']} to {term['target']}, seed {int(first['seed'])}"
-        return values, errors, f"{doubled.sum()} numbers are there twice, first {place}: remove the fits of one version"
-    pairs = form.terms[["task", "source"]].itertuples(index=False, name=None)
-    inside = (form.terms["role"] != "ood-test").to_numpy()
-    wanted = np.where(inside, [form.fits_of[pair] for pair in pairs], 1)
-    # Where a method reads the target there is one fit a pair, and as many values on the source's own images.
-    reads_target = bool((used["fit"] >= 0).any())
     place_of = {seed: place for place, seed in enumerate(seeds)}
-    rows, columns = used["seed"].map(place_of).to_numpy(np.int64), used["term"].to_numpy(np.int64)
+    place = np.full(len(found["seed"]), -1)
+    for seed, number in place_of.items():
+        place[found["seed"] == seed] = number
+    mine = place >= 0
+    rows, columns, fit = place[mine], found["term"][mine], found["fit"][mine]
+    doubled = _doubled((rows * shape[1] + columns) * (int(fit.max(initial=-1)) + 2) + fit + 1)
+    if len(doubled):
+        term = terms.iloc[int(columns[doubled[0]])]
+        where = f"{term['source']} to {term['target']}, seed {int(found['seed'][mine][doubled[0]])}"
+        return values, errors, f"{len(doubled)} numbers are there twice, first {where}: remove the fits of one version"
+    # Where a method reads the target there is one fit a pair, and as many values on the source's own images.
+    reads_target = bool((fit >= 0).any())
     counts, sums, error_sums = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     np.add.at(counts, (rows, columns), 1)
-    np.add.at(sums, (rows, columns), used["value"].to_numpy(np.float64))
-    np.add.at(error_sums, (rows, columns), used["standard_error"].to_numpy(np.float64))
-    whole = counts == (wanted if reads_target else 1)
+    np.add.at(sums, (rows, columns), found["value"][mine].astype(np.float64))
+    np.add.at(error_sums, (rows, columns), found["standard_error"][mine].astype(np.float64))
+    whole = counts == (weighed.fits if reads_target else 1)
     values[whole], errors[whole] = sums[whole] / counts[whole], error_sums[whole] / counts[whole]
     return values, errors, ""
+
+
+def _doubled(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of keys that have come before."""
+    _, first = np.unique(keys, return_index=True)
+    return np.delete(np.arange(len(keys)), first)
 
 
 def _bounds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -11,6 +12,7 @@ import pandas as pd
 from tlbench.errors import UsageError
 from tlbench.leaderboard.aggregate import (
     ROW,
+    SPOKESMEN,
     Prepared,
     Row,
     Score,
@@ -66,11 +68,11 @@ class Board:
     these_pairs_only : bool
         Whether the suite has too few tasks to say anything about others.
     frame : DataFrame
-        One row a row of the board, in the order in which they are shown: ``protocol``, ``shots`` and ``pretraining``
-        (the section), ``standing`` (``ranked``, ``unranked``, ``incomplete`` or ``control``), ``rank``, ``name``,
-        ``origin``, ``backbone``, ``settings_hash``, ``score``, ``standard_error``, ``seeds_sd``, ``found`` and
-        ``expected`` (cells), ``low`` and ``high`` (bounds of an incomplete score), ``reason``, and the measures beside
-        it. Rates are fractions.
+        One row a row of the board, in the order in which they are shown: ``protocol``, ``shots``, ``precision`` and
+        ``pretraining`` (the section), ``standing`` (``ranked``, ``unranked``, ``incomplete`` or ``control``), ``rank``,
+        ``name``, ``origin``, ``backbone``, ``settings_hash``, ``score``, ``standard_error``, ``seeds_sd``, ``found``
+        and ``expected`` (cells), ``low`` and ``high`` (bounds of an incomplete score), ``reason``, and the measures
+        beside it. Rates are fractions.
     notes : tuple of str
         What a reader must know.
     reference : str
@@ -189,6 +191,19 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
     )
 
 
+def needed(suite: Suite, metric: str | None = None) -> frozenset[tuple[str, str]]:
+    """Return the pairs of condition and metric whose records a board depends on; errors as for `make_board`."""
+    forms = [form(suite, check_metric(metric or suite.metrics.primary))]
+    for _, beside, role in _BESIDE:
+        with contextlib.suppress(UsageError):
+            forms.append(form(suite, beside, role))
+    pairs = set()
+    for wanted in forms:
+        for setting, name in wanted.terms[["setting", "metric"]].drop_duplicates().itertuples(index=False, name=None):
+            pairs |= {(setting.partition("|")[0], told) for told in (name, "infinite_nll_count", *SPOKESMEN)}
+    return frozenset(pairs)
+
+
 def line_of(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, model: str) -> dict[str, Any]:
     """Return a model's measures by name, over the seeds that it has; what is incomplete or absent is left out."""
     own = records[(records["model"] == model) & records["headline"].astype(bool)]
@@ -279,7 +294,7 @@ def _reason(score: Score, infinite: int) -> str:
     return score.reason
 
 
-_SECTION: Final = ["protocol", "shots", "pretraining"]
+_SECTION: Final = ["protocol", "shots", "precision", "pretraining"]
 _ORDER: Final = {"ranked": 0, "unranked": 1, "control": 2, "incomplete": 3}
 _COLUMNS: Final = (
     *_SECTION, "standing", "rank", "name", "model", "origin", "backbone", "settings_hash", "weights_hash", "score",

@@ -46,8 +46,9 @@ _OF_CONDITIONS: Final[Mapping[str, tuple[Kind, str]]] = {
     "mean_robust_accuracy": ("attack", "mean_robust_accuracy"),
     "robust_share": ("attack", "robust_share"),
     "median_breaking_epsilon": ("attack", "median_breaking_epsilon"),
+    "audit_reversals": ("attack", "audit_reversals"),
 }
-_WHOLE_CURVE: Final = ("mean_robust_accuracy", "median_breaking_epsilon")
+_WHOLE_CURVE: Final = ("mean_robust_accuracy", "median_breaking_epsilon", "audit_reversals")
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
 from tlbench.errors import StoreError, UnknownNameError, listed, nearest
+from tlbench.leaderboard.aggregate import PRICED, SCORED
 from tlbench.leaderboard.images import with_images
+from tlbench.records.coded import as_coded, joined, rows_of, rows_of_pairs, with_word, words_of
 from tlbench.records.published import published_models
 from tlbench.records.schema import FITS, PREDICTIONS, RECORDS
 from tlbench.records.store import ModelStore, Store, stores
@@ -25,7 +27,7 @@ RUN_DIR: Final = "tlbench-runs"
 _SHORT: Final = 12  # digits of a hash in messages and in the names of run folders
 _MEASUREMENT: Final = [
     "measurement_id", "origin", "model", "variant", "headline", "settings_hash", "backbone", "weights_hash", "protocol",
-    "task", "source", "target", "role", "shots", "seed", "fit_target", "condition", "norm", "split_hash",
+    "task", "source", "target", "role", "shots", "seed", "fit_target", "condition", "norm", "split_hash", "precision",
 ]  # fmt: skip
 
 
@@ -136,6 +138,75 @@ def load_predictions(
     return with_images(rows, wanted.suite, lock)
 
 
+def load_scored(
+    suite: Suite,
+    pairs: Collection[tuple[str, str]],
+    *,
+    run_dir: str | Path = RUN_DIR,
+    published: bool = True,
+    results: str | Path | None = None,
+) -> pd.DataFrame:
+    """Return what a board needs of a suite's records: millions of them fit into memory.
+
+    Parameters
+    ----------
+    suite : Suite
+    pairs : collection of (condition, metric)
+        Records of any other are left out.
+    run_dir, published, results
+        As for `load_results`.
+
+    Returns
+    -------
+    DataFrame
+        The columns ``aggregate.SCORED`` and ``origin``, texts as categories; else as from `load_results`.
+
+    Raises
+    ------
+    StoreError
+        As for `load_results`.
+    """
+    return _coded("records", SCORED, _wanted(suite, run_dir, published, results), suite, pairs)
+
+
+def load_priced(
+    suite: Suite,
+    *,
+    run_dir: str | Path = RUN_DIR,
+    published: bool = True,
+    results: str | Path | None = None,
+) -> pd.DataFrame:
+    """Return what a board needs of a suite's fits: the columns ``aggregate.PRICED`` and ``origin``, as `load_fits`."""
+    frame = _coded("fits", PRICED, _wanted(suite, run_dir, published, results), suite)
+    return frame.astype({name: "str" for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)})
+
+
+def _coded(
+    name: Literal["records", "fits"],
+    columns: Sequence[str],
+    wanted: _Wanted,
+    suite: Suite,
+    pairs: Collection[tuple[str, str]] | None = None,
+) -> pd.DataFrame:
+    chosen = list(columns)
+    kept, notes = [], _Notes(wanted, {suite.name: suite.hash})
+    for part in _parts(wanted):
+        table = part.read(name, chosen)
+        old = words_of(table, "suite_hash") - {suite.hash}
+        if old:
+            notes.leave_out(part, old)
+            table = rows_of(table, "suite_hash", suite.hash)
+        notes.found |= len(table) > 0
+        if pairs is not None:
+            table = rows_of_pairs(table, ("condition", "metric"), pairs)
+        kept.append(with_word(table, "origin", part.origin))
+    notes.check()
+    blank = with_word(as_coded((RECORDS if name == "records" else FITS).empty_table(), chosen), "origin", "local")
+    frame: pd.DataFrame = joined([blank, *kept]).to_pandas(self_destruct=True, split_blocks=True)
+    frame.attrs["notes"] = notes.told()
+    return frame
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """Whose results are looked for, and where; the suite is None where only its name is known."""
@@ -154,7 +225,13 @@ class _Part:
     origin: str
     suite: str
     model: str
-    read: Callable[[str], pa.Table]
+    read: _Read
+
+
+class _Read(Protocol):
+    """Returns a table, or some of its columns with texts as codes."""
+
+    def __call__(self, name: str, columns: list[str] | None = None) -> pa.Table: ...
 
 
 def _wanted(
@@ -191,44 +268,66 @@ def _stores(wanted: _Wanted) -> list[Store]:
     return [store for name in sorted(names) for store in stores(wanted.run_dir, name)]
 
 
-def _reader(model: ModelStore) -> Callable[[str], pa.Table]:
-    def read(name: str) -> pa.Table:
-        return (
+def _reader(model: ModelStore) -> _Read:
+    def read(name: str, columns: list[str] | None = None) -> pa.Table:
+        table = (
             model.records() if name == "records" else model.fits() if name == "fits" else model.table(name, PREDICTIONS)
         )
+        return table if columns is None else as_coded(table, columns)
 
     return read
 
 
 def _load(name: str, schema: pa.Schema, wanted: _Wanted, all_versions: bool) -> pd.DataFrame:
     current = _current_hashes(wanted)
-    kept, notes = [], []
-    others: dict[tuple[str, str], set[str]] = {}
+    kept, notes = [], _Notes(wanted, current)
     for part in _parts(wanted):
         frame = _frame(part.read(name), schema, part.origin)
         now = current.get(part.suite)
         old = frame["suite_hash"] != now if now and not all_versions else pd.Series(False, index=frame.index)
         if old.any():
-            others.setdefault((part.origin, part.suite), set()).update(frame.loc[old, "suite_hash"])
+            notes.leave_out(part, set(frame.loc[old, "suite_hash"]))
         kept.append(frame[~old])
-    for (origin, suite), hashes in others.items():
-        were = ", ".join(sorted(value[:_SHORT] for value in hashes))
-        place = f"{wanted.run_dir}: " if origin == "local" else "published "
-        notes.append(
-            f"{place}results of suite '{suite}' with hash {were} are left out: "
-            f"the suite is now {current[suite][:_SHORT]}"
-        )
     # Concatenating empty tables would lose the types of their columns.
     filled = [frame for frame in kept if len(frame)]
-    if not filled and notes:
-        raise StoreError(
-            f"{notes[0]}, and there are no others; give the suite that they were made with, or run it again"
-        )
+    notes.found = bool(filled)
+    notes.check()
     table = pd.concat(filled, ignore_index=True) if filled else _frame(schema.empty_table(), schema, "local")
     if wanted.suite is None and wanted.name is not None and not all_versions:
         _check_one_version(table, wanted)
-    table.attrs["notes"] = notes
+    table.attrs["notes"] = notes.told()
     return table
+
+
+class _Notes:
+    """What is left out because it is of another version of its suite."""
+
+    def __init__(self, wanted: _Wanted, current: Mapping[str, str]) -> None:
+        self._wanted, self._current = wanted, current
+        self._others: dict[tuple[str, str], set[str]] = {}
+        self.found = False
+
+    def leave_out(self, part: _Part, hashes: set[str]) -> None:
+        self._others.setdefault((part.origin, part.suite), set()).update(hashes)
+
+    def told(self) -> list[str]:
+        notes = []
+        for (origin, suite), hashes in self._others.items():
+            were = ", ".join(sorted(value[:_SHORT] for value in hashes))
+            place = f"{self._wanted.run_dir}: " if origin == "local" else "published "
+            notes.append(
+                f"{place}results of suite '{suite}' with hash {were} are left out: "
+                f"the suite is now {self._current[suite][:_SHORT]}"
+            )
+        return notes
+
+    def check(self) -> None:
+        """Raise ``StoreError`` where nothing else was found."""
+        told = self.told()
+        if told and not self.found:
+            raise StoreError(
+                f"{told[0]}, and there are no others; give the suite that they were made with, or run it again"
+            )
 
 
 def _current_hashes(wanted: _Wanted) -> dict[str, str]:

@@ -169,8 +169,8 @@ def _blocks(board: Board) -> Iterator[tuple[str, list[Any], list[_Column]]]:
     rows: list[Any] = list(frame.assign(name=named).itertuples(index=False))
     shown = [row for row in rows if row.standing in ("ranked", "unranked")]
     several = len({(row.protocol, row.shots) for row in rows}) > 1
-    for section in dict.fromkeys((row.protocol, row.shots, row.pretraining) for row in shown):
-        inside = [row for row in shown if (row.protocol, row.shots, row.pretraining) == section]
+    for section in dict.fromkeys((row.protocol, row.shots, row.precision, row.pretraining) for row in shown):
+        inside = [row for row in shown if (row.protocol, row.shots, row.precision, row.pretraining) == section]
         yield _title(*section), inside, _columns(board, ranks=True)
     controls = [row for row in rows if row.standing == "control" and not math.isnan(row.score)]
     if controls:
@@ -180,10 +180,12 @@ def _blocks(board: Board) -> Iterator[tuple[str, list[Any], list[_Column]]]:
         yield "Not complete", rest, _incomplete_columns(board, several)
 
 
-def _title(protocol: str, shots: str, pretraining: str) -> str:
+def _title(protocol: str, shots: str, precision: str, pretraining: str) -> str:
     amount = "all training images" if shots == "full" else f"{plain(shots)} images a class"
     weights = "no pretraining" if pretraining == "none" else f"pretraining: {plain(pretraining)}"
-    return f"{plain(protocol)}, {amount}, {weights}"
+    # float32 is what everybody expects; of outputs from elsewhere nobody knows.
+    measured = "" if precision in ("float32", "unknown") else f", measured in {plain(precision)}"
+    return f"{plain(protocol)}, {amount}, {weights}{measured}"
 
 
 def _names(frame: pd.DataFrame) -> list[str]:

@@ -152,7 +152,7 @@ class Features:
 
     Attributes
     ----------
-    values : float32 tensor, shape (n, width)
+    values : float32 tensor, shape (n, width), or (views, n, width)
     labels : int64 tensor, shape (n,)
         Absent (None) where the tag hides labels.
     """
@@ -309,8 +309,12 @@ class Context(Protocol):
         """Return data by tag; undeclared raises ``DataAccessError``, a read is recorded."""
         ...
 
-    def features(self, tag: Tag) -> Features:
-        """Return the cached pooled features of ``data(tag)`` under theta0 in eval mode."""
+    def features(self, tag: Tag, *, views: int | None = None, order: str = "order", **recipe: Any) -> Features:
+        """Return the cached pooled features of ``data(tag)`` under theta0 in eval mode.
+
+        With ``views`` they are those of the augmented images that ``train`` would show in its first so many epochs, by
+        the suite's recipe and keywords: values of shape (views, n, width).
+        """
         ...
 
     def outputs(self, predictor: Predictor, tag: Tag) -> Tensor:

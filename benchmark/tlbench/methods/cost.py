@@ -76,7 +76,7 @@ PROBE_COST = Cost(forward=1, validated=1, keeps="head")
 """Of a rule on frozen features: these are computed once."""
 
 
-def recipe_cost(recipe: Recipe, *, cached: bool = True) -> Cost:
+def recipe_cost(recipe: Recipe, *, cached: bool = True, cached_views: int | None = None) -> Cost:
     """Return the cost of the shared trainer under a recipe.
 
     Parameters
@@ -84,10 +84,15 @@ def recipe_cost(recipe: Recipe, *, cached: bool = True) -> Cost:
     recipe : Recipe
     cached : bool
         Whether the features of a frozen backbone are computed once where nothing is augmented.
+    cached_views : int or None
+        Of how many augmented views of every image they are computed; None for a new one in every epoch.
     """
     if recipe.regime == "full":
         return Cost(trained=recipe.epochs, recipe=recipe)
     changing = recipe.crop or recipe.flip or recipe.augment != "identity"
+    if changing and cached and cached_views is not None:
+        views = min(cached_views, recipe.epochs)
+        return Cost(forward=views, views=views, recipe=recipe, keeps="head")
     if changing or not cached:
         return Cost(forward=recipe.epochs, views=recipe.epochs, recipe=recipe, keeps="head")
     return Cost(forward=1, recipe=recipe, keeps="head")

@@ -20,8 +20,8 @@ class Extractor(Protocol):
     def features(self, images: Tensor) -> Tensor: ...
 
 
-def extract_features(net: Extractor, batches: Iterable[Batch], device: str = "cpu") -> Tensor:
-    """Return the pooled features of every image in eval mode.
+def pooled(net: Extractor, batches: Iterable[Batch], device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the places of every batch and its pooled features in eval mode.
 
     Parameters
     ----------
@@ -31,20 +31,28 @@ def extract_features(net: Extractor, batches: Iterable[Batch], device: str = "cp
         Images in uint8 or float.
     device : str
 
-    Returns
-    -------
-    float32 tensor, shape (n, width), on the CPU
-        An ordinary tensor, not one of inference mode: heads are trained on it.
+    Yields
+    ------
+    int64 tensor, shape (m,), and float32 tensor, shape (m, width), on the CPU
+        Ordinary tensors, not those of inference mode: heads are trained on them.
     """
     assert isinstance(net, nn.Module)
     was_training = net.training
     net.to(device).eval()
-    pieces = []
-    with torch.inference_mode():
+    try:
         for batch in batches:
             images = as_float(batch.images) if batch.images.dtype == torch.uint8 else batch.images
-            pieces.append(net.features(images.to(device)).float().cpu())
-    net.train(was_training)
+            # Not around the loop: who takes the pieces would run in inference mode, too.
+            with torch.inference_mode():
+                features = net.features(images.to(device)).float().cpu()
+            yield batch.ids, features.clone()
+    finally:
+        net.train(was_training)
+
+
+def extract_features(net: Extractor, batches: Iterable[Batch], device: str = "cpu") -> Tensor:
+    """Return the pooled features of every image, as ``pooled`` yields them, shape (n, width)."""
+    pieces = [features for _, features in pooled(net, batches, device)]
     return torch.cat(pieces) if pieces else torch.zeros(0, 0)
 
 
@@ -53,15 +61,23 @@ class FeatureData:
     """Cached features in the place of images: what a frozen backbone would compute again in every epoch.
 
     Batches come in the order in which the images themselves would; augmentation has nothing left to act on.
+
+    Parameters
+    ----------
+    features : Features
+        With labels. Values of shape (n, width), or (views, n, width): each pass then shows the next view, and after the
+        last one the first again.
     """
 
     def __init__(self, features: Features) -> None:
         if features.labels is None:
             raise ValueError("expected features with labels")
-        self._values, self._labels = features.values, features.labels
+        self._labels = features.labels
+        self._views = features.values if features.values.ndim == 3 else features.values[None]
+        self._passes = 0
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._labels)
 
     @property
     def ids(self) -> Tensor:
@@ -86,6 +102,8 @@ class FeatureData:
         if views != 1 or not is_identity(augment=augment, crop=crop, flip=flip):
             raise ValueError("cached features cannot be augmented")
         places, _ = one_pass(len(self), size, rng, drop_last=drop_last)
+        values = self._views[self._passes % len(self._views)]
+        self._passes += 1
         for chosen in places:
             ids = torch.from_numpy(chosen)
-            yield Batch(ids, ("",) * len(ids), self._values[ids], self._labels[ids], "features")
+            yield Batch(ids, ("",) * len(ids), values[ids], self._labels[ids], "features")

@@ -54,6 +54,10 @@ class HeadOnly(Method):
     It is frozen and in eval mode, or its BatchNorm statistics would adapt unnoticed. Differs from ``LinearProbe`` by
     augmentation and optimiser only. Where nothing is augmented the features are computed once. A setting left at None
     is the recipe's.
+
+    With ``cached_views`` = k, features are computed of the augmented images of the first k epochs, and epoch e shows
+    view e mod k of every image: k passes through the backbone instead of one an epoch, paid for with less variety. From
+    k = epochs on, the head is the one that the loop over images trains.
     """
 
     lr: float | None = None
@@ -65,16 +69,20 @@ class HeadOnly(Method):
     crop: bool | None = None
     flip: bool | None = None
     precision: Literal["float32", "bfloat16"] | None = added_later(default=None)  # while training
+    cached_views: int | None = added_later(default=None)  # None: the backbone sees new views in every epoch
 
     def __post_init__(self) -> None:
         check_given(self)
+        if self.cached_views is not None and self.cached_views < 1:
+            raise ValueError(f"expected cached_views of at least 1 or None, got {self.cached_views}")
 
     def fit(self, context: Context) -> nn.Module:
         net = context.backbone.fresh(context.classes)
-        return fine_tuned(context, net, regime="head-only", **given(self))
+        return fine_tuned(context, net, cached_views=self.cached_views, regime="head-only", **given(self))
 
     def cost(self, recipe: Recipe) -> Cost:
-        return recipe_cost(merged(recipe, {**given(self), "regime": "head-only"}))
+        changed = merged(recipe, {**given(self), "regime": "head-only"})
+        return recipe_cost(changed, cached_views=self.cached_views)
 
 
 def given(method: Method) -> dict[str, Any]:
@@ -101,16 +109,20 @@ def check_given(method: Method) -> None:
         raise ValueError(f"there is no augmentation '{augment}'{nearest(augment, AUGMENTATIONS)}")
 
 
-def fine_tuned(context: Context, net: Network, **changes: Any) -> nn.Module:
+def fine_tuned(context: Context, net: Network, *, cached_views: int | None = None, **changes: Any) -> nn.Module:
     """Train a network whose body is theta0, by the recipe with some values changed; return it in eval mode.
 
     With the backbone frozen and nothing augmented, every epoch would show the head the same features: they are
-    computed once, in the same order of batches.
+    computed once, in the same order of batches. Where images are augmented, those of ``cached_views`` views are.
     """
     recipe = merged(context.recipe, changes)
     unchanging = is_identity(augment=recipe.augment, crop=recipe.crop, flip=recipe.flip)
-    if recipe.regime == "full" or not unchanging:
+    if recipe.regime == "full" or not (unchanging or (cached_views and recipe.epochs)):
         return context.train(net, **changes)
-    features = FeatureData(context.features("id_train"))
-    train_on(context, net.head, features, **{**changes, "regime": "full"})
+    if unchanging:
+        features = context.features("id_train")
+    else:
+        features = context.features("id_train", views=min(cached_views or 1, recipe.epochs), **changes)
+    shown = {"augment": "identity", "crop": False, "flip": False}
+    train_on(context, net.head, FeatureData(features), **{**changes, **shown, "regime": "full"})
     return net.to(context.device).eval()

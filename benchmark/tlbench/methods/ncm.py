@@ -13,7 +13,7 @@ from tlbench.errors import FitError
 from tlbench.methods.base import Context, Fitted, Method, Need, Predictor
 from tlbench.methods.cost import PROBE_COST, Cost
 from tlbench.methods.knn import OnFeatures
-from tlbench.models.statistics import fit_temperature
+from tlbench.models.temperature import fit_temperature
 from tlbench.suites.spec import Recipe
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tlbench.methods.base import Context, Method
 from tlbench.methods.linear_probe import LinearProbe
 from tlbench.methods.posthoc import PostHoc
-from tlbench.models.statistics import fit_temperature
+from tlbench.models.temperature import fit_temperature
 
 
 @final

@@ -23,7 +23,7 @@ from tlbench.metrics.calibration import (
     reliability_diagram,
 )
 from tlbench.metrics.catalogue import METRICS, MetricInfo
-from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_clean, measure_images
+from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_audit, measure_clean, measure_images
 from tlbench.metrics.invariance import (
     consistency,
     demographic_disparity,
@@ -32,6 +32,7 @@ from tlbench.metrics.invariance import (
     total_variation,
 )
 from tlbench.metrics.robustness import (
+    audit_reversals,
     mean_corruption_accuracy,
     mean_robust_accuracy,
     median_breaking_epsilon,
@@ -49,6 +50,7 @@ __all__ = [
     "ReliabilityDiagram",
     "accuracy",
     "adaptive_calibration_error",
+    "audit_reversals",
     "balanced_accuracy",
     "brier_score",
     "class_bins",
@@ -65,6 +67,7 @@ __all__ = [
     "mean_corruption_accuracy",
     "mean_robust_accuracy",
     "measure_attack",
+    "measure_audit",
     "measure_clean",
     "measure_images",
     "median_breaking_epsilon",

@@ -6,6 +6,8 @@ import numpy as np
 
 from tlbench.metrics.columns import Booleans, Column, Floats, Integers, images_in
 
+_FEW = 10_000  # classes for which counting all numbers up to the largest costs nothing
+
 
 def accuracy(correct: Booleans) -> float:
     """Return the share of images whose predicted class is the true one.
@@ -72,12 +74,21 @@ def top_k_accuracy(rank: Integers, *, k: int, classes: int) -> float:
 
 def _counts(label: Integers, predicted: Integers) -> tuple[Integers, Integers, Integers]:
     """Count the labels, the predictions and the hits of every class that occurs among either, shape (present,)."""
-    n = images_in(label=label, predicted=predicted)
+    images_in(label=label, predicted=predicted)
+    true, guess, classes = class_codes(label, predicted)
+    labelled, guessed = np.bincount(true, minlength=classes), np.bincount(guess, minlength=classes)
+    hits = np.bincount(true[true == guess], minlength=classes)
+    occurs = (labelled > 0) | (guessed > 0)
+    return labelled[occurs], guessed[occurs], hits[occurs]
+
+
+def class_codes(label: Integers, predicted: Integers) -> tuple[Integers, Integers, int]:
+    """Return labels and predictions as codes that keep the order of the classes, and how many codes there may be."""
+    lowest, highest = min(label.min(), predicted.min()), max(label.max(), predicted.max())
+    if lowest >= 0 and highest < _FEW:
+        return label, predicted, int(highest) + 1  # they are codes, and sorting them takes longer than all the rest
     present, code = np.unique(np.concatenate([label, predicted]), return_inverse=True)
-    true, guess = code[:n], code[n:]
-    classes = len(present)
-    labelled = np.bincount(true, minlength=classes)
-    return labelled, np.bincount(guess, minlength=classes), np.bincount(true[true == guess], minlength=classes)
+    return code[: len(label)], code[len(label) :], len(present)
 
 
 def balanced_accuracy(label: Integers, predicted: Integers) -> float:

@@ -11,7 +11,7 @@ from tlbench.binning import ClassBins as ClassBins
 from tlbench.binning import Closed as Closed
 from tlbench.binning import bin_index as bin_index
 from tlbench.binning import class_bins as class_bins
-from tlbench.metrics.columns import Booleans, Floats, Integers, images_in
+from tlbench.metrics.columns import Booleans, Column, Floats, Integers, images_in
 
 
 def expected_calibration_error(
@@ -94,10 +94,27 @@ def adaptive_calibration_error(confidence: Floats, correct: Booleans, *, bins: i
     >>> adaptive_calibration_error(np.array([0.25, 0.25, 0.75, 0.75]), np.array([True, False, True, False]), bins=2)
     0.25
     """
-    n = images_in(confidence=confidence, correct=correct)
+    images_in(confidence=confidence, correct=correct)
     bin_index(confidence, bins=bins, closed="right")  # for its checks: the same confidences are refused
     value, block, width = np.unique(confidence.astype(np.float64), return_inverse=True, return_counts=True)
-    gap = value * width - np.bincount(block, weights=correct)
+    return equal_mass_error(value, width, np.bincount(block, weights=correct), bins)
+
+
+def equal_mass_error(value: Floats, width: Integers, hits: Column, bins: int) -> float:
+    """Return the calibration error over ``bins`` bins of equal mass.
+
+    Parameters
+    ----------
+    value : float array, shape (m,)
+        Every confidence that occurs, ascending.
+    width : int array, shape (m,)
+        Its images.
+    hits : array, shape (m,)
+        How many of them are right.
+    bins : int
+    """
+    n = int(width.sum())
+    gap = value * width - hits
     reached = np.concatenate([[0], np.cumsum(width)])
     gap_so_far = np.concatenate([[0.0], np.cumsum(gap)])
     cuts = np.arange(bins + 1) * n / bins

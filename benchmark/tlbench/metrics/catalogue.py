@@ -30,8 +30,8 @@ class MetricInfo:
         or ``"score"`` for the Brier score, which has none.
     description : str
     requires : tuple of str
-        Columns of the predictions table that it reads; ``class_bins`` stands for the table of counts by class. Empty
-        for what is computed from other records or from a fit.
+        Columns of the predictions table that it reads; ``class_bins`` and ``audits`` stand for the tables of that name.
+        Empty for what is computed from other records or from a fit.
     unbounded : bool
         Whether it has no finite range; a missing value then has no finite bound either.
     """
@@ -129,6 +129,10 @@ _ROBUSTNESS = (
         "median_breaking_epsilon", "robustness", "higher",
         "smallest epsilon that breaks half of the images right when clean", "breaking_epsilon",
         unit="epsilon", unbounded=True,
+    ),
+    _metric(
+        "audit_reversals", "robustness", "lower",
+        "share of audited verdicts, only implied by the order of epsilons, that an attack turned round", "audits",
     ),
 )  # fmt: skip
 

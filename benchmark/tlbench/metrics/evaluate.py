@@ -34,8 +34,23 @@ from tlbench.metrics.calibration import (
 from tlbench.metrics.catalogue import METRICS
 from tlbench.metrics.columns import Column, images_in
 from tlbench.metrics.invariance import consistency, demographic_disparity, inferred_groups
-from tlbench.metrics.robustness import mean_robust_accuracy, median_breaking_epsilon, survives
-from tlbench.metrics.uncertainty import NotEnoughClusters, jackknife_standard_error, standard_error_of_mean
+from tlbench.metrics.left_out import (
+    Blocks,
+    Values,
+    adaptive_calibration_error_left_out,
+    balanced_accuracy_left_out,
+    demographic_disparity_left_out,
+    expected_calibration_error_left_out,
+    macro_f1_left_out,
+    worst_group_accuracy_left_out,
+)
+from tlbench.metrics.robustness import audit_reversals, mean_robust_accuracy, median_breaking_epsilon, survives
+from tlbench.metrics.uncertainty import (
+    NotEnoughClusters,
+    jackknife_blocks,
+    standard_error_left_out,
+    standard_error_of_mean,
+)
 
 Columns = Mapping[str, Column]
 
@@ -72,8 +87,8 @@ class _Measure:
     value: Callable[[Columns], float]
     # Where the metric is a mean of one value per image, these values; their spread gives its standard error.
     per_image: Callable[[Columns], Column] | None = None
-    # Where it is not, whether the jackknife applies.
-    jackknife: bool = True
+    # Where it is not, its values without each block of images, which give the jackknife's; None where it has none.
+    left_out: Callable[[Columns, Blocks], Values] | None = None
 
 
 _NEEDS = {
@@ -107,11 +122,19 @@ def _brier(column: str) -> _Measure:
 
 
 def _ece(column: str, bins: int, closed: Closed) -> _Measure:
-    return _Measure(lambda c: expected_calibration_error(c[column], _right(c), bins=bins, closed=closed))
+    return _Measure(
+        lambda c: expected_calibration_error(c[column], _right(c), bins=bins, closed=closed),
+        left_out=lambda c, block: expected_calibration_error_left_out(
+            c[column], _right(c), block, bins=bins, closed=closed
+        ),
+    )
 
 
 def _adaptive_ece(column: str, bins: int) -> _Measure:
-    return _Measure(lambda c: adaptive_calibration_error(c[column], _right(c), bins=bins))
+    return _Measure(
+        lambda c: adaptive_calibration_error(c[column], _right(c), bins=bins),
+        left_out=lambda c, block: adaptive_calibration_error_left_out(c[column], _right(c), block, bins=bins),
+    )
 
 
 def _top_k(k: int, classes: int) -> _Measure:
@@ -119,7 +142,7 @@ def _top_k(k: int, classes: int) -> _Measure:
 
 
 _ACCURACY = _Measure(lambda c: accuracy(_right(c)), _right)
-_INFINITE = _Measure(lambda c: float(infinite_count(c["log_likelihood"])), jackknife=False)
+_INFINITE = _Measure(lambda c: float(infinite_count(c["log_likelihood"])))
 _CONSISTENCY = _Measure(
     lambda c: consistency(c["predicted_clean"], c["predicted"]), lambda c: c["predicted_clean"] == c["predicted"]
 )
@@ -130,22 +153,34 @@ def _clean_measures(classes: int, bins: int, closed: Closed) -> dict[str, _Measu
         "accuracy": _ACCURACY,
         "top5_accuracy": _top_k(5, classes),
         "top10_accuracy": _top_k(10, classes),
-        "balanced_accuracy": _Measure(lambda c: balanced_accuracy(c["label"], c["predicted"])),
-        "macro_f1": _Measure(lambda c: macro_f1(c["label"], c["predicted"])),
-        "worst_group_accuracy": _Measure(lambda c: worst_group_accuracy(_right(c), c["group"])),
+        "balanced_accuracy": _Measure(
+            lambda c: balanced_accuracy(c["label"], c["predicted"]),
+            left_out=lambda c, block: balanced_accuracy_left_out(c["label"], c["predicted"], block),
+        ),
+        "macro_f1": _Measure(
+            lambda c: macro_f1(c["label"], c["predicted"]),
+            left_out=lambda c, block: macro_f1_left_out(c["label"], c["predicted"], block),
+        ),
+        "worst_group_accuracy": _Measure(
+            lambda c: worst_group_accuracy(_right(c), c["group"]),
+            left_out=lambda c, block: worst_group_accuracy_left_out(_right(c), c["group"], block),
+        ),
         "nll": _nll("log_likelihood"),
         "infinite_nll_count": _INFINITE,
         "brier": _brier("brier"),
         "ece": _ece("confidence", bins, closed),
         "adaptive_ece": _adaptive_ece("confidence", bins),
-        "ece_if_calibrated": _Measure(
-            lambda c: expected_ece_if_calibrated(c["confidence"], bins=bins, closed=closed), jackknife=False
-        ),
+        "ece_if_calibrated": _Measure(lambda c: expected_ece_if_calibrated(c["confidence"], bins=bins, closed=closed)),
         "nll_scaled": _nll("log_likelihood_scaled"),
         "brier_scaled": _brier("brier_scaled"),
         "ece_scaled": _ece("confidence_scaled", bins, closed),
         "adaptive_ece_scaled": _adaptive_ece("confidence_scaled", bins),
-        "demographic_disparity": _Measure(_disparity),
+        "demographic_disparity": _Measure(
+            _disparity,
+            left_out=lambda c, block: demographic_disparity_left_out(
+                c["predicted"], inferred_groups(c["scale_derivative"]), block
+            ),
+        ),
     }
 
 
@@ -294,11 +329,44 @@ def measure_attack(columns: Columns, *, epsilons: Sequence[float]) -> dict[tuple
         if conditional and _length(columns) > 0 and _length(right) == 0:
             values[key] = _not_applicable(0, "no image was right when clean")
         elif name == "median_breaking_epsilon":
-            median = _Measure(lambda c: median_breaking_epsilon(c["breaking_epsilon"]), jackknife=False)
+            median = _Measure(lambda c: median_breaking_epsilon(c["breaking_epsilon"]))
             values[key] = _measure(name, median, rows)
         else:
             values[key] = _measure(name, _survival(tuple(epsilons) if epsilon is None else (epsilon,)), rows)
     return values
+
+
+def measure_audit(columns: Columns) -> MetricValue:
+    """Compute ``audit_reversals``, the share of audited verdicts that an independent attack turned round.
+
+    Parameters
+    ----------
+    columns : mapping from a column's name to an array, shape (n,)
+        One audited verdict a row: ``id``, whose it is, ``implied`` and ``found``, whether the image counts as surviving
+        and whether it did; optionally ``cluster``, without which the verdicts of one image are a cluster.
+
+    Returns
+    -------
+    MetricValue
+        Its ``n`` counts verdicts, not images; not applicable where there are none.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, columns differ in length, or ``cluster`` lacks a value for some images.
+    """
+    for name in ("id", "implied", "found"):
+        if name not in columns:
+            raise ValueError(f"expected the columns of an audit, {name!r} is missing")
+    columns = _check_columns({"cluster": columns["id"], **columns})
+    if _length(columns) == 0:
+        return _not_applicable(0, "the order of epsilons left no verdict of an audited image to be implied")
+    turned = columns["implied"].astype(bool) != columns["found"].astype(bool)
+    try:
+        error = standard_error_of_mean(turned, cluster=columns["cluster"])
+    except NotEnoughClusters:
+        error = None
+    return MetricValue(audit_reversals(columns["implied"], columns["found"]), error, len(turned), "ok")
 
 
 def _attack_keys(epsilons: Sequence[float]) -> list[tuple[str, float | None]]:
@@ -338,12 +406,9 @@ def _standard_error(measure: _Measure, needed: Columns, value: float, cluster: C
     try:
         if measure.per_image is not None:
             return standard_error_of_mean(measure.per_image(needed), cluster=cluster)
-        if measure.jackknife:
-            return jackknife_standard_error(
-                lambda kept: measure.value({name: column[kept] for name, column in needed.items()}),
-                _length(needed),
-                cluster=cluster,
-            )
+        if measure.left_out is not None:
+            block = jackknife_blocks(_length(needed), cluster=cluster)
+            return standard_error_left_out(measure.left_out(needed, block))
     except NotEnoughClusters:
         return None
     return None

@@ -157,11 +157,17 @@ def demographic_disparity(predicted: Integers, group: Column) -> float:
     >>> demographic_disparity(np.array([0, 1, 0, 1, 1]), np.array([True, True, False, False, False]))
     0.08
     """
-    n = images_in(predicted=predicted, group=group)
+    images_in(predicted=predicted, group=group)
     classes, class_of = np.unique(predicted, return_inverse=True)
     groups, group_of = np.unique(group, return_inverse=True)
     size = len(groups) * len(classes)
     counts = np.bincount(group_of * len(classes) + class_of, minlength=size).reshape(len(groups), len(classes))
+    return disparity_of_counts(counts)
+
+
+def disparity_of_counts(counts: Integers) -> float:
+    """Return the demographic disparity of predictions counted by group and class, shape (groups, classes)."""
+    n = counts.sum()
     of_all = counts.sum(axis=0) / n
     sizes = counts.sum(axis=1)
     return float(sum(m / n * total_variation(of_all, row / m) for m, row in zip(sizes, counts, strict=True)))

@@ -139,6 +139,42 @@ def _right_when_clean(breaking_epsilon: Floats) -> Floats:
     return right
 
 
+def audit_reversals(implied: Booleans, found: Booleans) -> float:
+    """Return the share of audited verdicts that an independent attack turned round.
+
+    An attack over several epsilons is not run at all of them: an image that it broke at one counts as broken at the
+    larger ones or, where it begins with the largest, an image that survives one counts as surviving the smaller ones.
+    An audit attacks at such epsilons all the same. An image that survives there although it was broken in a smaller
+    ball tells of masked gradients, or of a weak attack; one that breaks although it survived a larger ball tells that
+    its robustness was overstated.
+
+    Parameters
+    ----------
+    implied : bool array, shape (n,)
+        Whether the image counts as surviving, one an audited verdict.
+    found : bool array, shape (n,)
+        Whether it survived when attacked.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0 where every verdict was confirmed.
+
+    Raises
+    ------
+    ValueError
+        If there are no verdicts, or the two arrays differ in length.
+
+    Examples
+    --------
+    >>> audit_reversals(np.array([True, True, False, False]), np.array([True, False, False, False]))
+    0.25
+    """
+    if len(implied) == 0 or len(implied) != len(found):
+        raise ValueError(f"expected one outcome per audited verdict, got {len(found)} for {len(implied)}")
+    return float(np.mean(implied != found))
+
+
 def mean_corruption_accuracy(table: Mapping[str, ArrayLike]) -> float:
     """Return the mean over corruption types of the mean accuracy over severities.
 

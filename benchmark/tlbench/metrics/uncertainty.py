@@ -110,10 +110,20 @@ def jackknife_standard_error(
     >>> round(jackknife_standard_error(lambda kept: values[kept].mean(), 4), 12)
     0.288675134595
     """
+    block_of = jackknife_blocks(n, cluster=cluster)
+    left_out = [statistic(np.flatnonzero(block_of != block)) for block in range(int(block_of.max()) + 1)]
+    return standard_error_left_out(np.array(left_out))
+
+
+def jackknife_blocks(n: int, *, cluster: Column | None = None) -> NDArray[np.intp]:
+    """Return the block of every image, shape (n,); parameters and errors as for ``jackknife_standard_error``."""
     unit_of, units = _units(n, cluster)
     if len(unit_of) != n:
         raise ValueError(f"expected the cluster of {n} images, got {len(unit_of)}")
-    blocks = min(units, MOST_BLOCKS)
-    block_of = unit_of % blocks
-    without = np.array([statistic(np.flatnonzero(block_of != block)) for block in range(blocks)])
+    return unit_of % min(units, MOST_BLOCKS)
+
+
+def standard_error_left_out(without: Floats) -> float:
+    """Return the jackknife standard error of a statistic from its values without each block, shape (blocks,)."""
+    blocks = len(without)
     return float(np.sqrt((blocks - 1) / blocks * ((without - without.mean()) ** 2).sum()))

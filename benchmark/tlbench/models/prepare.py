@@ -1,4 +1,10 @@
-"""A trained network made ready to be measured: frozen, BatchNorm folded into convolutions, channels last."""
+"""A trained network made ready to be measured: frozen, BatchNorm folded into convolutions, channels last.
+
+What is left alone. The first standardisation of the pixels, for the convolution behind it pads with zeros that stand
+for the mean colour: folded in, they would be black, and the borders another picture. BatchNorm before a convolution,
+for the same reason. The layer norms of transformers, which depend on the image. `torch.compile`, which makes these
+gradients slower on a CPU, and CUDA graphs: nobody has shown yet that either pays where it may be used.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +32,17 @@ class PreparedModule:
         Whether BatchNorm was folded into convolutions.
     note : str
         What was folded, or why nothing was.
+    channels_last : bool
+        Whether it takes images fastest with their channels last.
+    largest_bytes : int
+        Bytes, for one image, of the largest tensor that a layer returns.
     """
 
     module: nn.Module
     folded: bool
     note: str
+    channels_last: bool = False
+    largest_bytes: int = 0
 
 
 @torch.no_grad()
@@ -51,22 +63,53 @@ def prepare(module: nn.Module, example: Tensor) -> PreparedModule:
     PreparedModule
     """
     plain = copy.deepcopy(module).eval().requires_grad_(False)
-    plain = plain.to(memory_format=torch.channels_last)
-    before = plain(example)
+    channels_last = _is_convolutional(plain)
+    if channels_last:
+        plain = plain.to(memory_format=torch.channels_last)
+    before, largest = _watched(plain, example)
+    if not (isinstance(before, Tensor) and before.is_floating_point()):
+        raise TypeError(f"expected outputs as a tensor of floats, got {type(before).__name__}")
+
+    def made(module: nn.Module, folded: bool, note: str) -> PreparedModule:
+        return PreparedModule(module, folded, note, channels_last, largest)
+
     folded = copy.deepcopy(plain)
     pairs, norms = _pairs(folded, example)
     if not pairs:
-        return PreparedModule(plain, False, "not folded: no BatchNorm takes the output of a convolution only")
+        return made(plain, False, "not folded: no BatchNorm takes the output of a convolution only")
     for convolution, norm in pairs:
         _fold(folded, convolution, norm)
     try:
         after = folded(example)
     except Exception as error:  # a network may look into a layer that is no longer there: then it stays as it was
-        return PreparedModule(plain, False, f"not folded: the network then fails ({type(error).__name__}: {error})")
+        return made(plain, False, f"not folded: the network then fails ({type(error).__name__}: {error})")
     difference = float((after - before).abs().max() / before.abs().max().clamp(min=1e-30))
     if not difference <= TOLERANCE:
-        return PreparedModule(plain, False, f"not folded: outputs would differ by {difference:.1e} relatively")
-    return PreparedModule(folded, True, f"folded {len(pairs)} of {norms} BatchNorm layers")
+        return made(plain, False, f"not folded: outputs would differ by {difference:.1e} relatively")
+    return made(folded, True, f"folded {len(pairs)} of {norms} BatchNorm layers")
+
+
+def _is_convolutional(module: nn.Module) -> bool:
+    # A transformer or a mixer has one convolution, which cuts the image into patches: the rest is matrices.
+    return sum(isinstance(layer, nn.Conv2d) for layer in module.modules()) > 1
+
+
+def _watched(module: nn.Module, example: Tensor) -> tuple[Any, int]:
+    """Return the outputs and the bytes an image of the largest tensor on the way."""
+    largest = 0
+
+    def watch(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.nbytes)
+
+    handles = [layer.register_forward_hook(watch) for layer in module.modules()]
+    try:
+        outputs = module(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, -(-largest // len(example))
 
 
 def _pairs(module: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlbench.binning import ClassBins, Closed, class_bins
+from tlbench.binning import ClassBins, Closed
 from tlbench.errors import FitError
+from tlbench.models.class_counts import ClassCounts
 from tlbench.records.precision import as_stored
 
 Output = Literal["logits", "log_probs", "scores"]
 Columns = dict[str, NDArray[Any]]
-LOWEST, HIGHEST = 0.01, 100.0
-"""Ends of the search for a temperature: where every image is right, the likelihood grows as long as it falls."""
+_IN_CACHE, _ON_DEVICE = 2**16, 2**24  # numbers handled at a time, on the CPU and on a GPU
 
 
 class NonFiniteOutputs(FitError):
@@ -56,19 +56,59 @@ def reduce_outputs(
     ValueError
         If shapes do not fit or a label is no class.
     """
-    values, true = _checked(outputs, labels)
-    predicted, rank = _order(values, true)
-    columns: Columns = {"predicted": _stored(predicted), "rank": _stored(rank)}
-    if output == "scores":
-        return columns
-    log_probs = values.log_softmax(1)
-    columns |= _probability_columns(log_probs, true, predicted, brier=full)
-    if full:
-        columns["scale_derivative"] = _stored(_scale_derivative(values, log_probs, true))
-        if temperature is not None:
-            scaled = _probability_columns((values / temperature).log_softmax(1), true, predicted, brier=True)
-            columns |= {f"{name}_scaled": column for name, column in scaled.items()}
-    return columns
+    return _reduced(outputs, labels, output=output, temperature=temperature, full=full)
+
+
+def reduce_probabilities(probabilities: Tensor, labels: Tensor, *, brier: bool = True) -> Columns:
+    """Return what the measures of some images need, in one pass over their probabilities; nothing is rounded.
+
+    For probabilities that come from elsewhere: ``metrics.accuracy`` and ``metrics.calibration`` take the columns.
+
+    Parameters
+    ----------
+    probabilities : float tensor, shape (n, classes)
+        Probability of every class, taken as they are.
+    labels : int64 tensor, shape (n,)
+    brier : bool
+        Also the Brier score, the only column that needs every probability squared.
+
+    Returns
+    -------
+    dict of str to array, shape (n,)
+        ``correct``, bool; ``confidence``, in the type of the probabilities; ``log_likelihood`` and ``brier``, float64.
+
+    Raises
+    ------
+    NonFiniteOutputs
+        If the largest probability of an image is not finite.
+    ValueError
+        If shapes do not fit, a label is no class, or a confidence is above 1.
+
+    Examples
+    --------
+    >>> columns = reduce_probabilities(torch.tensor([[0.5, 0.25, 0.25]]), torch.tensor([1]))
+    >>> {name: column.tolist() for name, column in columns.items()}
+    {'correct': [False], 'confidence': [0.5], 'log_likelihood': [-1.3862943611198906], 'brier': [0.875]}
+    """
+    true = labels_beside(probabilities, labels)
+    n = len(true)
+    likelihood = probabilities.gather(1, true[:, None])[:, 0].double()
+    predicted, error = torch.empty_like(true), likelihood.new_empty(n if brier else 0)
+    for part in parts_of(probabilities):
+        piece = probabilities[part].detach()
+        predicted[part] = _first_largest(piece)
+        if brier:
+            apart = piece.to(torch.float64, copy=True)
+            apart.scatter_add_(1, true[part, None], torch.full_like(apart[:, :1], -1.0))
+            error[part] = torch.linalg.vecdot(apart, apart)
+    confidence = probabilities.gather(1, predicted[:, None])[:, 0]
+    check_finite(confidence)
+    if n and float(confidence.max()) > 1 + 1e-6:
+        raise ValueError(f"expected probabilities, got a confidence of {float(confidence.max()):g}")
+    columns = {"correct": predicted == true, "confidence": confidence, "log_likelihood": likelihood.log()}
+    if brier:
+        columns["brier"] = error
+    return {name: column.detach().cpu().numpy() for name, column in columns.items()}
 
 
 class Reduced(NamedTuple):
@@ -131,18 +171,18 @@ class Statistics:
         """
         if ids.shape != labels.shape:
             raise ValueError(f"expected one id per label, got {tuple(ids.shape)} for {tuple(labels.shape)}")
-        columns = reduce_outputs(outputs, labels, output=self._output, temperature=self._temperature, full=self._full)
+        counts: list[ClassCounts] = []
+        if self._full and self._output != "scores" and outputs.ndim == 2:
+            tables = 1 if self._temperature is None else 2
+            counts = [ClassCounts(outputs.shape[1], bins=self._bins, closed=self._closed) for _ in range(tables)]
+        columns = _reduced(
+            outputs, labels, output=self._output, temperature=self._temperature, full=self._full, counts=counts
+        )
         self._batches.append({"id": _stored(ids.cpu()), "label": _stored(labels.cpu()), **columns})
-        if not self._full or self._output == "scores":
-            return
-        self._counts = self._counted(self._counts, outputs, labels, 1.0)
-        if self._temperature is not None:
-            self._counts_scaled = self._counted(self._counts_scaled, outputs, labels, self._temperature)
-
-    def _counted(self, so_far: ClassBins | None, outputs: Tensor, labels: Tensor, temperature: float) -> ClassBins:
-        probabilities = (outputs.detach().double() / temperature).softmax(1).cpu().numpy()
-        counts = class_bins(probabilities, labels.cpu().numpy(), bins=self._bins, closed=self._closed)
-        return counts if so_far is None else so_far + counts
+        if counts:
+            self._counts = _together(self._counts, counts[0].finish())
+        if len(counts) > 1:
+            self._counts_scaled = _together(self._counts_scaled, counts[1].finish())
 
     def finish(self) -> Reduced:
         """Return the statistics of all images added.
@@ -163,103 +203,144 @@ class Statistics:
         return Reduced(columns, self._counts, self._counts_scaled)
 
 
-def fit_temperature(outputs: Tensor, labels: Tensor, output: Output = "logits") -> float:
-    """Return the temperature T that minimises the NLL of softmax(outputs / T).
-
-    The NLL is convex in 1/T; the root of its derivative is found in float64 by Newton's method within a bracket.
-
-    Parameters
-    ----------
-    outputs : float tensor, shape (n, classes)
-        Logits or log-probabilities on ID-val.
-    labels : int64 tensor, shape (n,)
-        Images whose true class has probability zero, at every temperature, have no say.
-    output : {"logits", "log_probs"}
-
-    Returns
-    -------
-    float
-        In [0.01, 100]; an end where the minimum lies beyond it, 1 where every temperature is as good.
-
-    Raises
-    ------
-    NonFiniteOutputs
-        If outputs allow no prediction.
-    ValueError
-        If there are no images, shapes do not fit, a label is no class, or the outputs are scores.
-
-    References
-    ----------
-    Guo et al. (2017), "On Calibration of Modern Neural Networks", section 4.2.
-    """
-    if output == "scores":
-        raise ValueError("scores have no probabilities, hence no temperature")
-    values, true = _checked(outputs, labels)
-    if len(values) == 0:
-        raise ValueError("expected at least one image, got none")
-    centred = values - values.amax(1, keepdim=True)
-    possible = torch.isfinite(centred.gather(1, true[:, None])[:, 0])
-    centred, true = centred[possible], true[possible]
-    if len(centred) == 0 or _slope(centred, true, 1.0)[0] == 0.0:
-        return 1.0
-    low, high = 1 / HIGHEST, 1 / LOWEST
-    if _slope(centred, true, low)[0] >= 0:
-        return HIGHEST
-    if _slope(centred, true, high)[0] <= 0:
-        return LOWEST
-    inverse = _root(centred, true, low, high)
-    # The root is exact up to rounding; an optimum at 1 must not come out above it.
-    return 1.0 if _nll(centred, true, inverse) > _nll(centred, true, 1.0) else 1 / inverse
+def _together(so_far: ClassBins | None, counts: ClassBins) -> ClassBins:
+    return counts if so_far is None else so_far + counts
 
 
-def _checked(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def labels_beside(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the labels where the outputs are, after a check of shapes and classes."""
     if outputs.ndim != 2 or outputs.shape[1] < 1 or labels.shape != outputs.shape[:1]:
         raise ValueError(
             f"expected (n, classes) outputs and (n,) labels, got {tuple(outputs.shape)} and {tuple(labels.shape)}"
         )
-    values = outputs.detach().double()
-    true = labels.to(values.device)
-    classes = values.shape[1]
+    true = labels.to(outputs.device)
+    classes = outputs.shape[1]
     if len(true) and (int(true.min()) < 0 or int(true.max()) >= classes):
         raise ValueError(f"expected labels from 0 to {classes - 1}, got {int(true.min())} to {int(true.max())}")
-    largest = values.amax(1)  # NaN wins over every number
+    return true
+
+
+def check_finite(largest: Tensor) -> None:
     bad = ~torch.isfinite(largest)
     if bad.any():
         raise NonFiniteOutputs(
             f"{int(bad.sum())} of {len(bad)} images have outputs that are not finite; "
             "the fit has probably diverged: try a smaller learning rate"
         )
-    return values, true
 
 
-def _order(values: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the predicted class and the rank of the true one, equal outputs ordered by class."""
-    of_class = torch.arange(values.shape[1], device=values.device)
-    largest = values.amax(1, keepdim=True)
-    # Not argmax: which of several equal outputs it returns is promised on no device but the CPU.
-    predicted = torch.where(values == largest, of_class, len(of_class)).amin(1)
-    own = values.gather(1, true[:, None])
-    before = (values > own) | ((values == own) & (of_class < true[:, None]))
-    return predicted, before.sum(1)
+def parts_of(outputs: Tensor) -> Iterator[slice]:
+    """Yield consecutive slices of the images, small enough that what is computed of them stays in cache."""
+    rows = max(1, (_IN_CACHE if outputs.device.type == "cpu" else _ON_DEVICE) // outputs.shape[1])
+    return (slice(start, start + rows) for start in range(0, len(outputs), rows))
 
 
-def _probability_columns(log_probs: Tensor, true: Tensor, predicted: Tensor, *, brier: bool) -> Columns:
-    likelihood = _stored(log_probs.gather(1, true[:, None])[:, 0])
-    confidence = log_probs.gather(1, predicted[:, None])[:, 0].exp()
-    # Of a right prediction the confidence is the likelihood: taken from the stored one, it need not be published twice.
-    follows = torch.from_numpy(likelihood).double().exp().to(confidence.device)
-    columns = {
-        "confidence": _stored(torch.where(predicted == true, follows, confidence)),
-        "log_likelihood": likelihood,
-    }
-    if brier:
-        error = log_probs.exp()
-        error.scatter_add_(1, true[:, None], torch.full_like(error[:, :1], -1.0))
-        columns["brier"] = _stored(error.square().sum(1))
+def _reduced(
+    outputs: Tensor,
+    labels: Tensor,
+    *,
+    output: Output,
+    temperature: float | None,
+    full: bool,
+    counts: Sequence[ClassCounts] = (),
+) -> Columns:
+    """Return the columns of ``reduce_outputs``; add to the counts by class and bin, plain and scaled, on the way."""
+    true = labels_beside(outputs, labels)
+    outputs = outputs.detach()
+    check_finite(outputs.amax(1))  # NaN wins over every number
+    predicted, rank = torch.empty_like(true), torch.empty_like(true)
+    plain, scaled = _Probabilities.empty(true), _Probabilities.empty(true)
+    derivative = torch.empty(len(true), dtype=torch.float64, device=true.device)
+    for part in parts_of(outputs):
+        values, own = outputs[part].double(), true[part]
+        predicted[part] = _first_largest(values)
+        rank[part] = _rank(values, own, predicted[part])
+        if output == "scores":
+            continue
+        log_probs = values.log_softmax(1)
+        probabilities = log_probs.exp() if full else None
+        if probabilities is not None:
+            derivative[part] = _scale_derivative(values, probabilities, own)
+        plain.fill(part, log_probs, probabilities, own, predicted[part])
+        if counts:
+            counts[0].add(values.softmax(1), own)
+        if full and temperature is not None:
+            values = values / temperature
+            log_probs = values.log_softmax(1)
+            scaled.fill(part, log_probs, log_probs.exp(), own, predicted[part])
+            if len(counts) > 1:
+                counts[1].add(values.softmax(1), own)
+    columns: Columns = {"predicted": _stored(predicted), "rank": _stored(rank)}
+    if output == "scores":
+        return columns
+    columns |= plain.columns(predicted == true, brier=full)
+    if full:
+        columns["scale_derivative"] = _stored(derivative)
+    if full and temperature is not None:
+        columns |= {f"{name}_scaled": column for name, column in scaled.columns(predicted == true, brier=True).items()}
     return columns
 
 
-def _scale_derivative(values: Tensor, log_probs: Tensor, true: Tensor) -> Tensor:
+def _first_largest(values: Tensor) -> Tensor:
+    """Return the class of the largest output, the first of equal ones."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(values.numpy().argmax(1))  # half of torch's time, and it promises the first
+    # Not argmax: which of several equal outputs it returns is promised on no device but the CPU.
+    of_class = torch.arange(values.shape[1], device=values.device)
+    return torch.where(values == values.amax(1, keepdim=True), of_class, len(of_class)).amin(1)
+
+
+def _rank(values: Tensor, true: Tensor, predicted: Tensor) -> Tensor:
+    """Return the rank of the true class, equal outputs ordered by class."""
+    rank = torch.zeros_like(true)
+    wrong = (predicted != true).nonzero()[:, 0]  # what is predicted has rank 0
+    if not len(wrong):
+        return rank
+    values, true = values[wrong], true[wrong, None]
+    own = values.gather(1, true)
+    before = (values > own).sum(1)
+    tied = ((values == own).sum(1) > 1).nonzero()[:, 0]
+    if len(tied):
+        of_class = torch.arange(values.shape[1], device=values.device)
+        before[tied] += ((values[tied] == own[tied]) & (of_class < true[tied])).sum(1)
+    rank[wrong] = before
+    return rank
+
+
+class _Probabilities(NamedTuple):
+    """Log-probabilities of the true and of the predicted class, and the Brier score, filled in part by part."""
+
+    of_true: Tensor
+    of_predicted: Tensor
+    brier: Tensor
+
+    @classmethod
+    def empty(cls, true: Tensor) -> _Probabilities:
+        return cls(*(torch.empty(len(true), dtype=torch.float64, device=true.device) for _ in range(3)))
+
+    def fill(
+        self, part: slice, log_probs: Tensor, probabilities: Tensor | None, true: Tensor, predicted: Tensor
+    ) -> None:
+        """Take what is needed of a part; the probabilities, for the Brier score, are overwritten."""
+        self.of_true[part] = log_probs.gather(1, true[:, None])[:, 0]
+        self.of_predicted[part] = log_probs.gather(1, predicted[:, None])[:, 0]
+        if probabilities is not None:
+            probabilities.scatter_add_(1, true[:, None], torch.full_like(probabilities[:, :1], -1.0))
+            self.brier[part] = probabilities.square_().sum(1)
+
+    def columns(self, correct: Tensor, *, brier: bool) -> Columns:
+        likelihood = _stored(self.of_true)
+        confidence = self.of_predicted.exp()
+        # Of a right prediction the confidence is the likelihood: taken from the stored one, it need not be published
+        # twice.
+        follows = torch.from_numpy(likelihood).double().exp().to(confidence.device)
+        columns = {"confidence": _stored(torch.where(correct, follows, confidence)), "log_likelihood": likelihood}
+        if brier:
+            columns["brier"] = _stored(self.brier)
+        return columns
+
+
+def _scale_derivative(values: Tensor, probabilities: Tensor, true: Tensor) -> Tensor:
     """Return the derivative of cross-entropy(s * values) by s at 1: the expected output minus that of the true class.
 
     References
@@ -269,44 +350,16 @@ def _scale_derivative(values: Tensor, log_probs: Tensor, true: Tensor) -> Tensor
     """
     # A common shift of the outputs cancels; taking out the largest keeps the difference accurate.
     centred = values - values.amax(1, keepdim=True)
-    probabilities = log_probs.exp()
-    expected = torch.where(probabilities > 0, probabilities * centred, 0.0).sum(1)  # 0 * -inf counts nothing
-    return expected - centred.gather(1, true[:, None])[:, 0]
+    own = centred.gather(1, true[:, None])[:, 0]
+    expected = (probabilities * centred).sum(1)
+    lost = torch.isnan(expected).nonzero()[:, 0]
+    if len(lost):
+        few = probabilities[lost]
+        expected[lost] = torch.where(few > 0, few * centred[lost], 0.0).sum(1)  # 0 * -inf counts nothing
+    return expected - own
 
 
 def _stored(values: Tensor) -> NDArray[Any]:
     array = values.cpu().numpy()
     # Rounded before any metric sees them, so that every number follows from what is stored.
     return as_stored(array) if values.is_floating_point() else array.astype(np.int32)
-
-
-def _root(centred: Tensor, true: Tensor, low: float, high: float) -> float:
-    """Return the zero of the slope of the NLL between two inverse temperatures."""
-    at = 1.0
-    for _ in range(200):
-        slope, curvature = _slope(centred, true, at)
-        if slope > 0:
-            high = at
-        else:
-            low = at
-        newton = at - slope / curvature if curvature > 0 else math.inf
-        # Newton may leave the bracket where the curve is flat; halving the bracket in logarithms always works.
-        after = newton if low < newton < high else math.sqrt(low * high)
-        if abs(after - at) <= 1e-12 * at or high - low <= 1e-12 * high:
-            return after
-        at = after
-    return at
-
-
-def _slope(centred: Tensor, true: Tensor, inverse: float) -> tuple[float, float]:
-    """Return the first and second derivative of the mean NLL by the inverse temperature."""
-    probabilities = (centred * inverse).softmax(1)
-    finite = torch.where(probabilities > 0, centred, 0.0)
-    mean = (probabilities * finite).sum(1)
-    variance = (probabilities * (finite - mean[:, None]).square()).sum(1)
-    own = centred.gather(1, true[:, None])[:, 0]
-    return float((mean - own).mean()), float(variance.mean())
-
-
-def _nll(centred: Tensor, true: Tensor, inverse: float) -> float:
-    return -float((centred * inverse).log_softmax(1).gather(1, true[:, None]).mean())

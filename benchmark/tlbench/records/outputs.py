@@ -1,35 +1,49 @@
-"""A file of outputs that somebody computed elsewhere: one image of one set a row, checked before it is believed."""
+"""Outputs in files, one image of one set a row: written while they are measured, and checked before they are believed.
+
+Whoever computed outputs elsewhere gives them in this form, and what an evaluation keeps of its own has it too.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
 from tlbench.errors import DataError, listed, nearest
+from tlbench.records.record import FitKey
+from tlbench.records.schema import OUTPUTS
+from tlbench.records.store import explained, temporary
 
 OUTPUT_KEYS: Final = ("task", "source", "target", "role", "image", "seed")
+_GROUP_BYTES: Final = 8 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class OutputsFile:
-    """The content of a file of outputs.
+    """The content of a file of outputs, or of a folder of them.
 
     Attributes
     ----------
     path : Path
     sha256 : str
-        Of the file's bytes.
+        Of the file's bytes; of a folder, of the hashes of its files in the order of their names.
     task, source, target, role, image : object arrays of str, shape (n,)
     seed : int64 array, shape (n,)
     outputs : float64 array, shape (n, classes)
+        NaN beyond an image's own number of outputs, where the files of a folder differ in it.
+    width : int64 array, shape (n,)
+        An image's own number of outputs.
     """
 
     path: Path
@@ -41,13 +55,14 @@ class OutputsFile:
     image: NDArray[np.object_]
     seed: NDArray[np.int64]
     outputs: NDArray[np.float64]
+    width: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.seed)
 
 
 def read_outputs(path: Path) -> OutputsFile:
-    """Return the content of a Parquet or CSV file of outputs.
+    """Return the content of a Parquet or CSV file of outputs, or of a folder of Parquet files.
 
     Parameters
     ----------
@@ -60,6 +75,8 @@ def read_outputs(path: Path) -> OutputsFile:
     DataError
         If the file cannot be read, a column is missing or of another kind, or a value is null.
     """
+    if path.is_dir():
+        return _joined(path, [read_outputs(file) for file in _files(path)])
     table = _read(path)
     for name in OUTPUT_KEYS:
         if name not in table.column_names:
@@ -76,7 +93,118 @@ def read_outputs(path: Path) -> OutputsFile:
     except pa.ArrowInvalid:
         raise DataError(f"{path}: column 'seed': expected whole numbers, got {table.column('seed').type}") from None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return OutputsFile(path, digest, **words, seed=seed, outputs=_outputs(path, table))
+    outputs = _outputs(path, table)
+    width = np.full(len(outputs), outputs.shape[1], dtype=np.int64)
+    return OutputsFile(path, digest, **words, seed=seed, outputs=outputs, width=width)
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        deeper = sorted({str(found.parent.relative_to(folder)) for found in folder.rglob("*.parquet")})
+        way_out = f"; give one of the folders in it, {listed(deeper)}" if deeper else ""
+        raise DataError(f"{folder}: expected Parquet files of outputs, found none{way_out}")
+    return files
+
+
+def _joined(folder: Path, parts: Sequence[OutputsFile]) -> OutputsFile:
+    widest = max(part.outputs.shape[1] for part in parts)
+    outputs = np.full((sum(len(part) for part in parts), widest), np.nan)
+    start = 0
+    for part in parts:
+        outputs[start : start + len(part), : part.outputs.shape[1]] = part.outputs
+        start += len(part)
+    words = {name: np.concatenate([getattr(part, name) for part in parts]) for name in OUTPUT_KEYS}
+    width = np.concatenate([part.width for part in parts])
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    return OutputsFile(folder, digest, **words, outputs=outputs, width=width)
+
+
+def kept_outputs(folder: Path, key: FitKey, variant: str, measurement_id: str) -> Path:
+    """Return where the outputs of a clean set are kept below a model's folder.
+
+    What lies in one folder is of one variant and amount of shots, and no set is in it twice: it can be scored.
+    """
+    place = folder / "outputs" / _quoted(variant) / key.shots
+    if key.fit_target is not None:
+        place = place / _quoted(key.fit_target)
+    return place / f"{measurement_id}.parquet"
+
+
+def _quoted(name: str) -> str:
+    # quote leaves dots alone, and a folder's name must not begin with one.
+    return quote(name, safe="()=,+-_ ").replace(".", "%2E", 1 if name.startswith(".") else 0)
+
+
+@contextlib.contextmanager
+def writing_outputs(
+    path: Path, key: FitKey, *, target: str, role: str, names: Sequence[str]
+) -> Iterator[OutputsWriter]:
+    """Yield what takes the outputs for one set; the file appears once the block ends without an error.
+
+    Parameters
+    ----------
+    path : Path
+    key : FitKey
+        For task, source and seed.
+    target, role : str
+    names : sequence of str
+        The images' names, by their ids.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = temporary(path)
+        facts: dict[str, str | int] = {
+            "task": key.task,
+            "source": key.source,
+            "target": target,
+            "role": role,
+            "seed": key.seed,
+        }
+        try:
+            with pyarrow.parquet.ParquetWriter(
+                written, OUTPUTS, compression="zstd", use_dictionary=list(OUTPUT_KEYS), write_statistics=False
+            ) as file:
+                writer = OutputsWriter(file, facts, names)
+                yield writer
+                writer.flush()
+            written.replace(path)
+        finally:
+            written.unlink(missing_ok=True)
+
+
+class OutputsWriter:
+    """Writes outputs batch by batch and holds no more than a few megabytes of them."""
+
+    def __init__(self, file: pyarrow.parquet.ParquetWriter, facts: dict[str, str | int], names: Sequence[str]) -> None:
+        self._file = file
+        self._facts = facts
+        self._names = names
+        self._waiting: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        self._bytes = 0
+
+    def add(self, ids: NDArray[np.int64], outputs: NDArray[np.float32]) -> None:
+        """Take the outputs for some images, shape (n, classes), by the images' ids."""
+        self._waiting.append((ids, outputs))
+        self._bytes += outputs.nbytes
+        if self._bytes >= _GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been taken."""
+        if not self._waiting:
+            return
+        ids = np.concatenate([ids for ids, _ in self._waiting])
+        outputs = np.concatenate([outputs for _, outputs in self._waiting])
+        n, classes = outputs.shape
+        starts = pa.array(np.arange(0, n * classes + 1, classes, dtype=np.int32))
+        columns = {
+            **{name: pa.array([value] * n, OUTPUTS.field(name).type) for name, value in self._facts.items()},
+            "image": pa.array([self._names[i] for i in ids], pa.string()),
+            "outputs": pa.ListArray.from_arrays(starts, pa.array(outputs.reshape(-1))),
+        }
+        self._file.write_table(pa.Table.from_arrays([columns[name] for name in OUTPUTS.names], schema=OUTPUTS))
+        self._waiting, self._bytes = [], 0
 
 
 def _read(path: Path) -> pa.Table:
@@ -109,11 +237,12 @@ def _outputs(path: Path, table: pa.Table) -> NDArray[np.float64]:
         kind = column.type
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
             raise DataError(f"{path}: column 'outputs': expected lists of numbers, got {kind}")
-        rows = column.to_pylist()
-        lengths = {len(row) if row is not None else 0 for row in rows}
+        lengths = sorted(set(pyarrow.compute.list_value_length(column).fill_null(0).to_pylist()))
         if len(lengths) != 1:
-            raise DataError(f"{path}: column 'outputs': expected lists of one length, got {sorted(lengths)[:4]}")
-        return np.array(rows, dtype=np.float64)
+            raise DataError(f"{path}: column 'outputs': expected lists of one length, got {lengths[:4]}")
+        # An output that is missing becomes NaN, which nothing is predicted from.
+        flat: NDArray[np.float64] = column.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return flat.reshape(len(table), -1)
     expected = [f"output_{place}" for place in range(len(numbered))]
     if not numbered or sorted(numbered) != sorted(expected):
         raise DataError(

@@ -3,7 +3,7 @@
 ::
 
     <results>/<suite>/<model>/
-        records.parquet, fits.parquet, predictions.parquet, class_bins.parquet
+        records.parquet, fits.parquet, predictions.parquet, class_bins.parquet, audits.parquet
         card.toml
 """
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tlbench.errors import StoreError
 from tlbench.records.compact import with_derivable
 from tlbench.records.record import Status
-from tlbench.records.schema import CLASS_BINS, FITS, PREDICTIONS, RECORDS
+from tlbench.records.schema import AUDITS, CLASS_BINS, FITS, PREDICTIONS, RECORDS
 from tlbench.records.store import read_table
 
 MAX_FILE_BYTES: Final = 64_000_000
@@ -35,7 +35,10 @@ PUBLISHED_TABLES: Final = {
     "fits": FITS,
     "predictions": PREDICTIONS,
     "class_bins": CLASS_BINS,
+    "audits": AUDITS,
 }
+LATER_TABLES: Final = ("audits",)
+"""Tables that came after results were published: a folder without one is as good as one with none of its rows."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class PublishedModel:
     suite: str
     model: str
 
-    def table(self, name: str) -> pa.Table:
-        """Return ``records``, ``fits``, ``predictions`` (confidences that were left out put back) or ``class_bins``.
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Return a table: ``records``, ``fits``, ``class_bins``, ``audits``, or ``predictions``, whole again.
+
+        Some columns of the first two, the checked ones among them, may be had alone: their texts are then codes.
 
         Raises
         ------
@@ -61,8 +66,10 @@ class PublishedModel:
             If the file is missing, a link, too large, not of the written schema, or names another suite or model.
         """
         path = self.folder / f"{name}.parquet"
+        if name in LATER_TABLES and not path.exists() and not path.is_symlink():
+            return PUBLISHED_TABLES[name].empty_table()
         _check_size(path)
-        table = read_table(path, PUBLISHED_TABLES[name])
+        table = read_table(path, PUBLISHED_TABLES[name], columns, coded=columns is not None)
         if name in ("records", "fits"):
             _check_values(path, table, "suite", {self.suite})
             _check_values(path, table, "model", {self.model})

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 Status = Literal["ok", "failed", "not_applicable", "not_run"]
+Precision = Literal["float32", "bfloat16"]
+"""Of the forward passes that are measured; gradients are always float32."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Record(FitKey):
     status : {"ok", "failed", "not_applicable", "not_run"}
     reason : str
         Why there is no value; empty for ``ok``.
+    precision : str
+        Of the measured forward passes; ``unknown`` for outputs that were computed elsewhere.
     """
 
     variant: str
@@ -102,6 +106,7 @@ class Record(FitKey):
     n: int
     status: Status
     reason: str
+    precision: str = "float32"
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Record))

@@ -13,7 +13,7 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 
 
-LATER: Mapping[str, Any] = {"candidates": "[]", "data_notes": ""}
+LATER: Mapping[str, Any] = {"candidates": "[]", "data_notes": "", "precision": "float32"}
 """Columns that came after results were published, and what a file without them means."""
 
 
@@ -113,6 +113,7 @@ RECORDS = _schema(
         ("n", pa.int64(), False, "images that the number rests on"),
         ("status", _text, False, "ok, failed, not_applicable or not_run"),
         ("reason", _text, False, "why there is no value; empty for ok"),
+        ("precision", _text, False, "of the forward passes on all but attacked images; no ranking mixes two"),
     )
 )
 
@@ -153,6 +154,16 @@ CLASS_BINS = _schema(
     )
 )
 
+AUDITS = _schema(
+    (
+        ("measurement_id", _text, False, "the measurement of an attack"),
+        ("id", _short, False, "place of the image in its split's manifest"),
+        ("epsilon", _exact, False, "radius at which it was not attacked, but for the audit"),
+        ("implied", pa.bool_(), False, "whether it counts as surviving: what other epsilons implied"),
+        ("found", pa.bool_(), False, "whether it survived the audit; predictions keep what was implied"),
+    )
+)
+
 MANIFESTS = _schema(
     (
         ("task", _text, False, "task"),
@@ -166,12 +177,37 @@ MANIFESTS = _schema(
     )
 )
 
+OUTPUTS = _schema(
+    (
+        ("task", _text, False, "task"),
+        ("source", _text, False, "training domain"),
+        ("target", _text, False, "measured domain"),
+        ("role", _text, False, "id-val, id-test or ood-test"),
+        ("image", _text, False, "the image's name"),
+        ("seed", pa.int64(), False, "seed of the fit"),
+        ("outputs", pa.list_(_float), False, "what the predictor returned for the clean image, one number a class"),
+    )
+)
+
 TABLES: Mapping[str, pa.Schema] = {
     "fits": FITS,
     "records": RECORDS,
     "predictions": PREDICTIONS,
     "class_bins": CLASS_BINS,
+    "audits": AUDITS,
     "manifests": MANIFESTS,
+    "outputs": OUTPUTS,
+}
+
+
+_ABOUT: Mapping[str, tuple[str, ...]] = {
+    "outputs": (
+        "Kept on request only (`tlbench evaluate --keep-outputs`), in the run folder below",
+        "`models/<model>/outputs/<variant>/<shots>/`, one file a clean set; for a method that reads its target they",
+        "lie in a folder named after it. They are never submitted. `tlbench score` takes such a folder, or one file",
+        "of it, and measures the outputs again.",
+        "",
+    ),
 }
 
 
@@ -185,7 +221,13 @@ def describe() -> str:
         "",
     ]
     for name, schema in TABLES.items():
-        lines += [f"## {name}", "", "| column | type | null | meaning |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"## {name}",
+            "",
+            *_ABOUT.get(name, ()),
+            "| column | type | null | meaning |",
+            "| --- | --- | --- | --- |",
+        ]
         for field in schema:
             text = field.metadata[b"description"].decode()
             lines.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {text} |")

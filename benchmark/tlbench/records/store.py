@@ -11,6 +11,7 @@
             fits/<fit>.parquet           provenance and cost, one row
             measurements/<id>/           records.parquet, predictions.parquet, class_bins.parquet
             failures/<id>.parquet        records of what failed; gone once it succeeds
+            outputs/<variant>/<shots>/   outputs for clean sets, where they were asked for
 
 A folder appears by one rename once it is whole, so a kill at any moment leaves either all of it or
 nothing. Locks are held by the kernel and vanish with their process.
@@ -37,6 +38,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
+from tlbench.records.coded import as_coded
 from tlbench.records.record import Record
 from tlbench.records.schema import FITS, LATER, RECORDS, SCHEMA_VERSION
 
@@ -247,16 +249,29 @@ def records_table(records: Iterable[Record]) -> pa.Table:
     return pa.Table.from_pylist([asdict(record) for record in records], schema=RECORDS)
 
 
-def read_table(path: Path, schema: pa.Schema | None, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file and hold it to its schema.
+def read_table(
+    path: Path, schema: pa.Schema | None, columns: list[str] | None = None, *, coded: bool = False
+) -> pa.Table:
+    """Read a Parquet file, or some of its columns, and hold it to its schema.
+
+    With ``coded``, which needs a schema, texts come as codes into a dictionary: what repeats a word a million times
+    then takes four bytes each time.
 
     Raises
     ------
     StoreError
         If the file is missing, damaged, of another schema version or has other columns.
     """
+    if schema is not None and columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    texts = [field.name for field in schema if field.type == pa.string()] if schema is not None and coded else None
     try:
-        table = pq.read_table(path, columns=columns, partitioning=None)
+        if texts is None:
+            table = pq.read_table(path, columns=columns, partitioning=None)
+        else:
+            there = set(pq.read_schema(path).names)  # a column that came later may be absent
+            with pq.ParquetFile(path, read_dictionary=[name for name in texts if name in there]) as file:
+                table = file.read(columns=columns)
     except FileNotFoundError:
         raise StoreError(f"{path}: expected a Parquet file, found nothing") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -272,6 +287,8 @@ def read_table(path: Path, schema: pa.Schema | None, columns: list[str] | None =
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise StoreError(f"{path}: column '{missing[0]}' is missing")
+    if texts is not None:
+        table, schema = as_coded(table), as_coded(schema.empty_table()).schema
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, ValueError) as error:
@@ -286,12 +303,12 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file in one rename."""
     with explained(path):
-        temporary = _temporary(path)
+        written = temporary(path)
         try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            written.write_text(text, encoding="utf-8")
+            written.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            written.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -312,7 +329,7 @@ def explained(path: Path) -> Iterator[None]:
 def _write_table(path: Path, table: pa.Table, *, atomic: bool = True) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = _temporary(path) if atomic else path
+        target = temporary(path) if atomic else path
         floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
         others = [name for name in table.column_names if name not in floats]
         try:
@@ -343,13 +360,13 @@ def _appearing(target: Path, *, replacing: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` by one rename, unless the block fails."""
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_temporary(target).name, dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=temporary(target).name, dir=target.parent))
         try:
             yield folder
             folder.chmod(0o755)
             if replacing and target.exists():
                 # Out of sight by a rename, so that nobody meets it half removed.
-                old = Path(tempfile.mkdtemp(prefix=_temporary(target).name, dir=target.parent))
+                old = Path(tempfile.mkdtemp(prefix=temporary(target).name, dir=target.parent))
                 target.rename(old)
                 shutil.rmtree(old)
             try:
@@ -362,7 +379,7 @@ def _appearing(target: Path, *, replacing: bool = False) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _temporary(path: Path) -> Path:
+def temporary(path: Path) -> Path:
     """Return where something lies until it is whole: hidden, and named after whoever writes it."""
     return path.with_name(f".{_HOST}.{os.getpid()}.{path.name}.")
 
@@ -370,7 +387,8 @@ def _temporary(path: Path) -> Path:
 def _sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left half-written."""
     # What is hidden itself may be renamed under our hands by a process at work.
-    for place in (".", "fits", "fits/[!.]*", "models/[!.]*", "models/[!.]*/[!.]*"):
+    kept = "models/[!.]*/outputs/[!.]*/[!.]*"
+    for place in (".", "fits", "fits/[!.]*", "models/[!.]*", "models/[!.]*/[!.]*", kept, f"{kept}/[!.]*"):
         with contextlib.suppress(FileNotFoundError):
             for left in folder.glob(f"{place}/.{_HOST}.*"):
                 process = left.name.split(".")[2]

@@ -11,7 +11,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from tlbench.binning import ClassBins
-from tlbench.records.schema import CLASS_BINS, PREDICTIONS
+from tlbench.records.schema import AUDITS, CLASS_BINS, PREDICTIONS
 
 
 def predictions_table(
@@ -60,6 +60,17 @@ def class_bins_table(measurement_id: str, tables: Mapping[bool, ClassBins]) -> p
                 }
             )
     return pa.Table.from_pylist(rows, schema=CLASS_BINS)
+
+
+def audits_table(measurement_id: str, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
+    """Return the audited verdicts of one measurement; columns have the names of ``AUDITS``."""
+    named = {"measurement_id": [measurement_id] * len(columns["id"]), **columns}
+    return pa.table({name: named[name] for name in AUDITS.names}, schema=AUDITS)
+
+
+def audits_of(table: pa.Table) -> dict[str, NDArray[Any]]:
+    """Return the audited verdicts of one measurement from its stored table, which may have no rows."""
+    return {name: table.column(name).to_numpy() for name in AUDITS.names if name != "measurement_id"}
 
 
 def columns_of(table: pa.Table) -> dict[str, NDArray[Any]]:

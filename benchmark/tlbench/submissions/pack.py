@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from tlbench.errors import StoreError, UnknownNameError, UsageError, listed, nearest
 from tlbench.methods.card import read_card
 from tlbench.records.compact import without_derivable, write_compact
-from tlbench.records.published import model_folder
-from tlbench.records.schema import CLASS_BINS, PREDICTIONS
+from tlbench.records.published import LATER_TABLES, model_folder
+from tlbench.records.schema import AUDITS, CLASS_BINS, PREDICTIONS
 from tlbench.records.store import ModelStore, Store, explained, stores
 from tlbench.suites.load import load_suite, suite_names
 from tlbench.suites.spec import Suite
@@ -33,6 +33,7 @@ _ORDERS: Final[Mapping[str, tuple[str, ...]]] = {
     "fits": ("task", "source", "fit_target", "shots", "seed"),
     "predictions": ("measurement_id", "severity", "id"),
     "class_bins": ("measurement_id", "scaled", "class", "bin"),
+    "audits": ("measurement_id", "id", "epsilon"),
 }  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def submit(
     Returns
     -------
     Path
-        ``results/<suite>/<model>``: records, fits, predictions, class bins and card. What was there is replaced.
+        ``results/<suite>/<model>``: records, fits, predictions, class bins, audits, card. What was there is replaced.
 
     Raises
     ------
@@ -167,10 +168,13 @@ def submit(
         "fits": models.fits(),
         "predictions": without_derivable(models.table("predictions", PREDICTIONS)),
         "class_bins": models.table("class_bins", CLASS_BINS),
+        "audits": models.table("audits", AUDITS),
     }
     target = model_folder(results, suite.name, model)
     with _replacing(target) as folder:
         for name, table in tables.items():
+            if name in LATER_TABLES and not len(table):
+                continue
             delta = ("id",) if name == "predictions" else ()
             write_compact(folder / f"{name}.parquet", table, order=_ORDERS[name], delta=delta)
         (folder / "card.toml").write_text(card_text.rstrip() + "\n", encoding="utf-8")
@@ -239,7 +243,11 @@ def _check_version(models: ModelStore, frame: pd.DataFrame, suite: Suite) -> Non
             f"{models.folder}: expected records of suite '{suite.name}' with hash {suite.hash[:_SHORT]}, "
             f"got {strange[0][:_SHORT]}"
         )
-    for column, words in (("settings_hash", "settings or source"), ("weights_hash", "weights of the backbone")):
+    for column, words in (
+        ("settings_hash", "settings or source"),
+        ("weights_hash", "weights of the backbone"),
+        ("precision", "precisions"),
+    ):
         if frame[column].nunique() > 1:
             raise StoreError(
                 f"{models.folder}: holds work with {frame[column].nunique()} different {words} under one name; "

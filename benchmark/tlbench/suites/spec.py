@@ -261,6 +261,8 @@ class Corruption(Spec):
 class Attack(Spec):
     """An adversarial attack over a list of radii."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"targets", "queries", "audit"})
+
     kind: Literal["attack"]
     name: str
     norm: Literal["linf", "l2"] = "linf"
@@ -272,6 +274,14 @@ class Attack(Spec):
         "exact",
         description="'exact': ascending, broken stays broken; 'fast': descending, a survivor of a larger radius "
         "counts as robust below it",
+    )
+    targets: int = Field(9, ge=1, description="most classes that a targeted attack aims at, the likeliest wrong ones")
+    queries: int = Field(5000, ge=1, description="most questions that a black-box attack asks about one image")
+    audit: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the images that are also attacked at the epsilons whose verdicts the mode implies",
     )
     roles: tuple[Role, ...] = ("id-test",)
     max_images: int | None = Field(None, ge=1)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from tlbench.conditions.corruptions.pixels import Images, number, numbers, truncated
+from tlbench.conditions.corruptions.glass import glass_moves, shaken
+from tlbench.conditions.corruptions.grounds import dropped_by_gaussian, dropped_by_kernel, settled
+from tlbench.conditions.corruptions.pixels import Images, number, numbers
+from tlbench.conditions.corruptions.streaks import streak, streaked_levels
 from tlbench.conditions.corruptions.tables import Parameter
+from tlbench.conditions.corruptions.zoom import zoomed
+
+NOTHING: Final = 1e-13
+"""Levels below 255 that the original's float64 cannot tell from 255."""
+
+NARROW: Final = 1.0
+"""Standard deviation below which a Gaussian is summed in float64: many values stay within 1e-4 of a whole level."""
 
 
 def gaussian_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
     """Mean under a Gaussian, edges repeated; draws nothing."""
-    return truncated(smoothed(images, number(parameter)))
+    return _each(images, lambda image: smoothed_levels(image, number(parameter)))
 
 
 def glass_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
@@ -27,18 +36,25 @@ def glass_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.G
     sets hold copies.
     """
     deviation, reach, passes = numbers(parameter)
-    shaken = truncated(smoothed(images, deviation))
-    side = images.shape[1:3]
-    for _ in range(int(passes)):
-        shaken = shaken_once(shaken, np.stack([glass_moves(draw, side, int(reach)) for draw in draws]), int(reach))
-    return truncated(smoothed(shaken, deviation))
+    out = np.empty_like(images)
+    for image, draw, place in zip(images, draws, out, strict=True):
+        moves = [glass_moves(draw, image.shape[:2], int(reach)) for _ in range(int(passes))]
+        place[...] = smoothed_levels(shaken(smoothed_levels(image, deviation), moves, int(reach)), deviation)
+    return out
 
 
 def defocus_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
     """Mean over a disk whose edge is softened; draws nothing."""
-    radius, edge = numbers(parameter)
-    kernel = disk(radius, edge)
-    return truncated(np.asarray([cv2.filter2D(image / 255, -1, kernel) for image in images]))
+    kernel = filled_disk(*numbers(parameter))
+    dropped = dropped_by_kernel(float(kernel.sum(dtype=np.float64)))
+    # Under a small kernel many means are whole levels but for the softened edge's last digits, which then decide.
+    precision = np.float64 if len(kernel) <= 5 else np.float32
+
+    def defocused(image: NDArray[np.uint8]) -> Images:
+        values = cv2.filter2D(image.astype(precision), -1, kernel)
+        return settled(np.clip(values, 0, 255), dropped)
+
+    return _each(images, defocused)
 
 
 def motion_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
@@ -47,37 +63,37 @@ def motion_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.
     The kernel is the one in NumPy of the ``imagecorruptions`` package, and not ImageMagick's of the first publication.
     """
     radius, deviation = numbers(parameter)
-    return np.stack(
-        [
-            np.clip(streaked(image, radius, deviation, draw.uniform(-45, 45)), 0, 255).astype(np.uint8)
-            for image, draw in zip(images, draws, strict=True)
-        ]
-    )
+    out = np.empty_like(images)
+    for image, draw, place in zip(images, draws, out, strict=True):
+        place[...] = streaked_levels(image, streak(image.shape[:2], radius, deviation, draw.uniform(-45, 45)))
+    return out
 
 
 def zoom_blur(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
     """Mean of the image and of its enlargements about the centre; draws nothing."""
-    end, step = numbers(parameter)
-    factors = np.arange(1, end, step)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255).contiguous()
-    total = x.clone()
-    for factor in factors:
-        total += enlarged(x, float(factor))
-    return truncated((total / (len(factors) + 1)).permute(0, 2, 3, 1).numpy())
+    return zoomed(images, parameter)
 
 
-def smoothed(images: Images, deviation: float) -> NDArray[np.float64]:
-    """Return uint8 images as float64 in [0, 1] under a Gaussian; see `smoothed_plane`."""
-    return np.stack([smoothed_plane(image / 255, deviation) for image in images])
+def smoothed_levels(image: NDArray[np.uint8], deviation: float) -> NDArray[np.uint8]:
+    """Return an image (h, w, 3) under a Gaussian, edges repeated, cut off to whole levels."""
+    weights = gaussian_weights(deviation)
+    if len(weights) == 1:
+        return image
+    # Of the negative: below a white ground, what the farthest neighbours take away is then a small number, not the last
+    # digits of a large one. Beside a black ground truncation hides it.
+    depth = cv2.CV_64F if deviation < NARROW else cv2.CV_32F
+    dark = cv2.sepFilter2D(cv2.bitwise_not(image), depth, weights, weights, borderType=cv2.BORDER_REPLICATE)
+    not_white = dark > NOTHING
+    levels = settled(np.subtract(255, dark, out=dark), dropped_by_gaussian(deviation))
+    levels -= (levels == 255) & not_white
+    return levels
 
 
-def smoothed_plane(plane: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
-    """Return (h, w) or (h, w, channels) under a Gaussian cut off at four standard deviations, edges repeated."""
-    taps = 2 * int(4 * deviation + 0.5) + 1
-    if taps == 1:
-        return plane
-    blurred = cv2.GaussianBlur(plane, (taps, taps), deviation, sigmaY=deviation, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(blurred, np.float64)
+def gaussian_weights(deviation: float) -> NDArray[np.float64]:
+    """Return the weights of a Gaussian cut off at four standard deviations, an odd number of them."""
+    reach = int(4 * deviation + 0.5)
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * deviation**2))
+    return np.asarray(weights / weights.sum())
 
 
 def disk(radius: float, edge: float) -> NDArray[np.float32]:
@@ -89,84 +105,17 @@ def disk(radius: float, edge: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(inside / inside.sum(), (taps, taps), sigmaX=edge), np.float32)
 
 
-def streaked(image: NDArray[np.generic], radius: float, deviation: float, angle: float) -> NDArray[np.float64]:
-    """Return an image, (h, w) or (h, w, channels), averaged along a half line, edges repeated.
-
-    The weights fall off as the right half of a Gaussian over ``2 radius + 1`` steps of one pixel. Steps that leave the
-    image are left out, together with their weight, as in the kernel that this follows.
-    """
-    height, width = image.shape[:2]
-    taps = 2 * int(radius) + 1
-    weights = np.exp(-(np.arange(taps) ** 2) / (2 * deviation**2))
-    weights /= weights.sum()
-    border = [(taps, taps), (taps, taps)] + [(0, 0)] * (image.ndim - 2)
-    padded = np.pad(image.astype(np.float64), border, mode="edge")
-    total = np.zeros(image.shape)
-    for tap, weight in enumerate(weights):
-        down = -math.ceil(tap * math.sin(math.radians(angle)) - 0.5)
-        right = -math.ceil(tap * math.cos(math.radians(angle)) - 0.5)
-        if abs(down) >= height or abs(right) >= width:
-            break
-        total += weight * padded[taps - down : taps - down + height, taps - right : taps - right + width]
-    return total
+@lru_cache(maxsize=32)
+def filled_disk(radius: float, edge: float) -> NDArray[np.float32]:
+    """Return `disk` without its empty rim: a small kernel is summed directly, and twice as fast."""
+    kernel = disk(radius, edge)
+    # A Gaussian's far tap, of 1e-22, moves nothing that float32 can hold.
+    filled = np.flatnonzero((kernel > 1e-12).any(axis=0))
+    return np.ascontiguousarray(kernel[filled[0] : filled[-1] + 1, filled[0] : filled[-1] + 1])
 
 
-def enlarged(images: torch.Tensor, factor: float) -> torch.Tensor:
-    """Return the middle of images (n, c, h, w) enlarged to their old size, bilinear, corners on corners."""
-    side = images.shape[-2:]
-    cut = [math.ceil(length / factor) for length in side]
-    top, left = ((length - part) // 2 for length, part in zip(side, cut, strict=True))
-    middle = images[..., top : top + cut[0], left : left + cut[1]]
-    # round() to even, as the size of an enlargement in SciPy's zoom.
-    grown = [round(part * factor) for part in cut]
-    if grown != cut:
-        middle = functional.interpolate(middle, size=grown, mode="bilinear", align_corners=True)
-    top, left = ((length - old) // 2 for length, old in zip(grown, side, strict=True))
-    return middle[..., top : top + side[0], left : left + side[1]]
-
-
-def glass_moves(draw: np.random.Generator, side: tuple[int, ...], reach: int) -> NDArray[np.int64]:
-    """Draw where the pixels of one pass come from.
-
-    Returns
-    -------
-    int64 array, shape (h - 2 reach, w - 2 reach, 2)
-        Rows down and columns right, each in [-reach, reach), for the pixels from (reach + 1, reach + 1) to
-        (h - reach, w - reach), in this order.
-    """
-    return draw.integers(-reach, reach, (side[0] - 2 * reach, side[1] - 2 * reach, 2))
-
-
-def shaken_once(images: Images, moves: NDArray[np.int64], reach: int) -> Images:
-    """Return images after one pass of copies, from the last pixel to the first.
-
-    Pixels are written one after the other, and a pixel read after it was written hands on what it got. So each pixel's
-    source is the end of a chain, and all chains are followed at once by doubling: a few rounds in place of a loop over
-    pixels.
-
-    Parameters
-    ----------
-    images : uint8 array, shape (n, h, w, 3)
-    moves : int64 array, shape (n, h - 2 reach, w - 2 reach, 2)
-        See `glass_moves`.
-    """
-    count, height, width, channels = images.shape
-    rows = np.arange(reach + 1, height - reach + 1)[:, None]
-    columns = np.arange(reach + 1, width - reach + 1)[None, :]
-    place = rows * width + columns
-    from_row, from_column = rows + moves[..., 0], columns + moves[..., 1]
-    origin = from_row * width + from_column
-    # Written before it is read: inside the region, and after this pixel in reading order.
-    written = (from_row > reach) & (from_row <= height - reach) & (from_column > reach)
-    written &= (from_column <= width - reach) & (origin > place)
-    source = np.tile(np.arange(height * width), (count, 1))
-    source[:, place.ravel()] = origin.reshape(count, -1)
-    follow = np.zeros(source.shape, bool)
-    follow[:, place.ravel()] = written.reshape(count, -1)
-    while follow.any():
-        source, follow = (
-            np.where(follow, np.take_along_axis(source, source, 1), source),
-            follow & np.take_along_axis(follow, source, 1),
-        )
-    flat = images.reshape(count, -1, channels)
-    return np.take_along_axis(flat, source[..., None], 1).reshape(images.shape)
+def _each(images: Images, blurred: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Images:
+    out = np.empty_like(images)
+    for image, place in zip(images, out, strict=True):
+        place[...] = blurred(image)
+    return out

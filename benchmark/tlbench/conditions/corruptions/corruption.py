@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final, final
 import numpy as np
 import torch
 
-from tlbench.conditions.base import ImageCondition, image_seeds
-from tlbench.conditions.corruptions import blur, digital, noise, weather
-from tlbench.conditions.corruptions.pixels import Corrupt
-from tlbench.conditions.corruptions.tables import SEVERITIES, SIDES, TABLES
+from tlbench.conditions.base import Drawn, ImageCondition, image_seeds
+from tlbench.conditions.corruptions import blur, digital, elastic, frost, hue, noise, snow, weather
+from tlbench.conditions.corruptions.on_device import ON_DEVICE, apply_on_device, draw_on_host, finish_on_device
+from tlbench.conditions.corruptions.pixels import Corrupt, by_channel, by_pixel
+from tlbench.conditions.corruptions.tables import SEVERITIES, SIDES, TABLES, Parameter
 from tlbench.errors import DataError, SuiteError, UnknownNameError, nearest
 from tlbench.setting import Setting
 
@@ -30,22 +31,43 @@ CORRUPTIONS: Final[dict[str, Corrupt]] = {
     "motion_blur": blur.motion_blur,
     "zoom_blur": blur.zoom_blur,
     "fog": weather.fog,
-    "snow": weather.snow,
+    "frost": frost.frost,
+    "frost-generated": frost.frost_generated,
+    "snow": snow.snow,
     "spatter": weather.spatter,
     "contrast": digital.contrast,
-    "brightness": digital.brightness,
-    "saturate": digital.saturate,
+    "brightness": hue.brightness,
+    "saturate": hue.saturate,
     "jpeg_compression": digital.jpeg_compression,
     "pixelate": digital.pixelate,
-    "elastic_transform": digital.elastic_transform,
+    "elastic_transform": elastic.elastic_transform,
 }
-CHUNK = 8
-"""Images at a time: temporaries in floating point stay in the processor's cache."""
+DRAWLESS: Final = frozenset(
+    {
+        "gaussian_blur",
+        "defocus_blur",
+        "zoom_blur",
+        "contrast",
+        "brightness",
+        "saturate",
+        "jpeg_compression",
+        "pixelate",
+    }
+)
+"""The types that draw nothing: their images need no generators of their own."""
+CHUNK: Final = 3 * 224 * 224
+"""Most pixels at a time, if one image has no more: what lies between input and output stays in the processor's cache.
+
+Fewer cost calls, more cost fresh memory: beyond this, noise takes twice as long.
+"""
 
 
 @final
 class Corruption(ImageCondition):
     """One type of corruption at one or several severities.
+
+    On a GPU, what a type has to compute there is computed there (`tlbench.conditions.corruptions.on_device`), with the
+    host's draws; a type without such a function is computed on the host.
 
     Parameters
     ----------
@@ -65,6 +87,8 @@ class Corruption(ImageCondition):
         If there is no such corruption.
     SuiteError
         If there is no such table, or no such severity.
+    DataError
+        If it is ``frost``, and the package with its photographs is not installed.
     """
 
     def __init__(
@@ -85,6 +109,8 @@ class Corruption(ImageCondition):
             )
         if not severities or not set(severities) <= set(SEVERITIES):
             raise SuiteError(f"corruption '{name}': expected severities of {SEVERITIES}, got {severities}")
+        if name == "frost":
+            frost.check_photographs()
         self._name = name
         self._parameters = TABLES[side][name]
         self._side = side if table is None else None
@@ -106,20 +132,74 @@ class Corruption(ImageCondition):
         DataError
             If the images are not of the table's side, and the suite names no table.
         """
+        self._check(batch)
+        images, parameter, draws = batch.images, self._parameter(setting), self._draws(batch, setting)
+        if self._at_home(images.device):
+            return corrupted(self._name, images.cpu(), parameter, draws).to(images.device)
+        return apply_on_device(self._name, images, parameter, draws)
+
+    def drawn(self, batch: Batch, setting: Setting, device: torch.device) -> Drawn:
+        """Return what `applied` needs of the host: nothing where the host does all of it.
+
+        Raises
+        ------
+        DataError
+            See `apply`.
+        """
+        self._check(batch)
+        if self._at_home(device):
+            return Drawn(batch)
+        draws = self._draws(batch, setting)
+        return Drawn(batch, draw_on_host(self._name, batch.images, self._parameter(setting), draws))
+
+    def applied(self, images: Tensor, drawn: Drawn, setting: Setting) -> Tensor:
+        """Return the images of ``drawn.batch``, now on their device, under the setting."""
+        if self._at_home(images.device):
+            return super().applied(images, drawn, setting)
+        return finish_on_device(self._name, images, self._parameter(setting), drawn.tensors)
+
+    def _at_home(self, device: torch.device) -> bool:
+        return device.type == "cpu" or self._name not in ON_DEVICE
+
+    def _parameter(self, setting: Setting) -> Parameter:
+        assert setting.severity is not None
+        return self._parameters[int(setting.severity) - 1]
+
+    def _draws(self, batch: Batch, setting: Setting) -> list[np.random.Generator]:
+        if self._name in DRAWLESS:
+            return [_IDLE] * len(batch)
+        return [np.random.default_rng(seed) for seed in image_seeds(batch, setting)]
+
+    def _check(self, batch: Batch) -> None:
         height, width = batch.images.shape[-2:]
         if self._side is not None and (height, width) != (self._side, self._side):
             raise DataError(
                 f"corruption '{self._name}' of {batch.scope}: expected images of {self._side} by {self._side} pixels, "
                 f"got {height} by {width}; name the table of parameters to use: table = 32, 64 or 224"
             )
-        assert setting.severity is not None
-        parameter = self._parameters[int(setting.severity) - 1]
-        corrupt = CORRUPTIONS[self._name]
-        draws = [np.random.default_rng(seed) for seed in image_seeds(batch, setting)]
-        images = batch.images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        pieces = [
-            corrupt(images[start : start + CHUNK], parameter, draws[start : start + CHUNK])
-            for start in range(0, len(images), CHUNK)
-        ]
-        corrupted = torch.from_numpy(np.concatenate(pieces) if pieces else images.copy())
-        return corrupted.permute(0, 3, 1, 2).contiguous().to(batch.images.device)
+
+
+_IDLE: Final = np.random.default_rng(0)
+
+
+def corrupted(name: str, images: Tensor, parameter: Parameter, draws: list[np.random.Generator]) -> Tensor:
+    """Return corrupted images on the host, a bounded number at a time.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CORRUPTIONS`.
+    images : uint8 tensor, shape (n, 3, h, w)
+        On the host.
+    parameter : float or tuple of float
+        The table's entry for the severity.
+    draws : list of generators
+        One an image.
+    """
+    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    whole, out, corrupt = images.numpy(), result.numpy(), CORRUPTIONS[name]
+    size = max(1, CHUNK // max(1, images.shape[-2] * images.shape[-1]))
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        by_channel(corrupt(by_pixel(whole[part]), parameter, draws[part]), out[part])
+    return result

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tlbench.conditions.corruptions.blur import enlarged, smoothed_plane, streaked
-from tlbench.conditions.corruptions.pixels import Images, numbers, truncated
+from tlbench.conditions.corruptions.pixels import Images, numbers, shares
 from tlbench.conditions.corruptions.tables import Parameter
 
-WATER = np.array([175, 238, 238]) / 255
-MUD = np.array([63, 42, 20]) / 255
+WATER: Final = np.array([175, 238, 238]) / 255
+MUD: Final = np.array([63, 42, 20]) / 255
+Plane = NDArray[np.float64]
+"""One channel of one image, shape (h, w)"""
 
 
 def fog(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
@@ -22,10 +23,35 @@ def fog(images: Images, parameter: Parameter, draws: Sequence[np.random.Generato
     strength, decay = numbers(parameter)
     height, width = images.shape[1:3]
     size = 1 << (max(height, width) - 1).bit_length()
-    x = images / 255
-    brightest = x.max(axis=(1, 2, 3), keepdims=True)
-    plasma = plasma_fractals(draws, size, decay)[:, :height, :width, None]
-    return truncated((x + strength * plasma) * (brightest / (brightest + strength)))
+    out = np.empty_like(images)
+    for image, plasma, place in zip(images, plasma_fractals(draws, size, decay), out, strict=True):
+        brightest = int(image.max()) / 255
+        mist = (strength * plasma[:height, :width]).astype(np.float64)
+        in_planes(image, place, _misty(mist, brightest / (brightest + strength)))
+    return out
+
+
+def _misty(mist: Plane, dimmed: float) -> Callable[[Plane, int], None]:
+    def change(plane: Plane, _: int) -> None:
+        plane += mist
+        plane *= dimmed
+
+    return change
+
+
+def in_planes(image: NDArray[np.uint8], place: NDArray[np.uint8], change: Callable[[Plane, int], None]) -> None:
+    """Write an image into ``place``, (h, w, 3), each channel changed in place as float64 by ``change(plane, channel)``.
+
+    A channel at a time: its floating-point copy stays in cache, and what is common to the channels needs no copies.
+    Values above 1 by more than rounding must be clipped by ``change``.
+    """
+    planes = []
+    for channel, levels in enumerate(cv2.split(image)):
+        plane = shares(np.asarray(levels, np.uint8))
+        change(plane, channel)
+        plane *= 255
+        planes.append(plane.astype(np.uint8))
+    place[...] = cv2.merge(planes)
 
 
 def plasma_fractals(draws: Sequence[np.random.Generator], size: int, decay: float) -> NDArray[np.float32]:
@@ -44,78 +70,110 @@ def plasma_fractals(draws: Sequence[np.random.Generator], size: int, decay: floa
     float32 array, shape (n, size, size)
         From 0 to 1, both reached.
     """
-    heights = np.zeros((len(draws), size, size), np.float32)
     # All of an image's numbers in one draw; the loop below takes them in order.
-    uniform = np.stack([draw.uniform(-1, 1, size * size - 1) for draw in draws])
-    used, step, roughness = 0, size, 100.0
+    uniform = np.empty((len(draws), size * size - 1))
+    for numbers_, draw in zip(uniform, draws, strict=True):
+        draw.random(out=numbers_)
+    uniform *= 2
+    uniform -= 1
+    used, roughness = 0, 100.0
 
     def roughened(total: NDArray[np.float32]) -> NDArray[np.float32]:
         nonlocal used
         points = total[0].size
-        noise = uniform[:, used : used + points].reshape(total.shape)
-        used += points
         # The published code multiplies the roughness in twice.
-        return np.asarray(total / 4 + roughness * roughness * noise, np.float32)
+        noise = uniform[:, used : used + points]
+        noise *= roughness * roughness
+        used += points
+        total /= 4
+        return np.add(total, noise.reshape(total.shape), out=total, casting="same_kind")
 
-    while step >= 2:
-        half = step // 2
-        corners = heights[:, ::step, ::step]
-        square = corners + np.roll(corners, -1, axis=1)
-        square = square + np.roll(square, -1, axis=2)
-        heights[:, half::step, half::step] = roughened(square)
-        centres = heights[:, half::step, half::step]
-        beside = corners + np.roll(corners, -1, axis=2)
-        heights[:, ::step, half::step] = roughened(centres + np.roll(centres, 1, axis=1) + beside)
-        below = corners + np.roll(corners, -1, axis=1)
-        heights[:, half::step, ::step] = roughened(centres + np.roll(centres, 1, axis=2) + below)
-        step, roughness = half, roughness / decay
+    heights = np.zeros((len(draws), 1, 1), np.float32)
+    while heights.shape[1] < size:
+        below, beside = with_next(heights, 1), with_next(heights, 2)
+        centres = roughened(with_next(below, 2))
+        beside += with_previous(centres, 1)
+        sides = with_previous(centres, 2)
+        sides += below
+        tops, lefts = roughened(beside), roughened(sides)
+        finer = np.empty((len(draws), 2 * heights.shape[1], 2 * heights.shape[2]), np.float32)
+        finer[:, ::2, ::2], finer[:, ::2, 1::2] = heights, tops
+        finer[:, 1::2, ::2], finer[:, 1::2, 1::2] = lefts, centres
+        heights, roughness = finer, roughness / decay
     heights -= heights.min(axis=(1, 2), keepdims=True)
     heights /= heights.max(axis=(1, 2), keepdims=True)
     return heights
 
 
-def snow(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
-    """Whiten the scene and lay falling flakes over it, once as drawn and once turned by half a turn.
-
-    The streaks use the kernel of `blur.motion_blur`, at a drawn angle within 45 degrees of the vertical.
-    """
-    weight = numbers(parameter)[6]
-    out = np.empty_like(images)
-    for image, draw, place in zip(images, draws, out, strict=True):
-        x = image.astype(np.float32) / 255
-        gray = cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None]
-        whitened = weight * x + (1 - weight) * np.maximum(x, gray * 1.5 + 0.5)
-        flakes = snowfall(draw, image.shape[:2], parameter)[..., None]
-        place[...] = truncated(whitened + flakes + np.rot90(flakes, k=2))
-    return out
+def with_next(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return values plus their next ones along axis 1 or 2, the first one being next to the last."""
+    total = np.empty_like(values)
+    ahead = np.moveaxis(values, axis, 0), np.moveaxis(total, axis, 0)
+    np.add(ahead[0][:-1], ahead[0][1:], out=ahead[1][:-1])
+    np.add(ahead[0][-1], ahead[0][0], out=ahead[1][-1])
+    return total
 
 
-def snowfall(draw: np.random.Generator, side: tuple[int, ...], parameter: Parameter) -> NDArray[np.float64]:
-    """Draw streaked flakes: an array (h, w) of multiples of 1/255 in [0, 1]."""
-    mean, deviation, zoom, threshold, radius, streak, _ = numbers(parameter)
-    layer = torch.from_numpy(draw.normal(mean, deviation, side))[None, None]
-    flakes = enlarged(layer, zoom)[0, 0].numpy()
-    flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
-    streaks = streaked(flakes, radius, streak, draw.uniform(-135, -45))
-    return np.round(streaks * 255).astype(np.uint8) / 255
+def with_previous(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return values plus their previous ones along axis 1 or 2, the last one being before the first."""
+    total = np.empty_like(values)
+    behind = np.moveaxis(values, axis, 0), np.moveaxis(total, axis, 0)
+    np.add(behind[0][1:], behind[0][:-1], out=behind[1][1:])
+    np.add(behind[0][0], behind[0][-1], out=behind[1][0])
+    return total
 
 
 def spatter(images: Images, parameter: Parameter, draws: Sequence[np.random.Generator]) -> Images:
     """Splash water, which brightens with a relief of its edges, or mud, which covers."""
-    mean, deviation, blur, threshold, strength, mud = numbers(parameter)
+    strength, mud = numbers(parameter)[4:]
     out = np.empty_like(images)
     for image, draw, place in zip(images, draws, out, strict=True):
-        x = image / 255
-        liquid = smoothed_plane(draw.normal(mean, deviation, image.shape[:2]), blur)
-        if mud:
-            cover = smoothed_plane((liquid > threshold).astype(np.float64), strength)
-            cover = np.where(cover < 0.8, 0, cover)[..., None]
-            place[...] = truncated(x * (1 - cover) + MUD * cover)
-        else:
-            # Through int64, so that a level above 255 wraps around on every processor, as in the published sets.
-            drops = (np.where(liquid < threshold, 0, liquid) * 255).astype(np.int64).astype(np.uint8)
-            place[...] = truncated(x + strength * relief(drops)[..., None] * WATER)
+        layer = splash(draw, image.shape[:2], parameter)
+        in_planes(image, place, _covered(layer) if mud else _wet((strength * layer).astype(np.float64)))
     return out
+
+
+def splash(draw: np.random.Generator, side: tuple[int, ...], parameter: Parameter) -> NDArray[np.floating]:
+    """Draw what is splashed on a side (h, w), in [0, 1]: float32 light on water, or float64 cover by mud."""
+    mean, deviation, blur, threshold, edge, mud = numbers(parameter)
+    liquid = smoothed(draw.normal(mean, deviation, side), blur)
+    if mud:
+        cover = smoothed((liquid > threshold).astype(np.float64), edge)
+        cover[cover < 0.8] = 0
+        return cover
+    liquid[liquid < threshold] = 0
+    liquid *= 255
+    # Through int64, so that a level above 255 wraps around on every processor, as in the published sets.
+    return relief(liquid.astype(np.int64).astype(np.uint8))
+
+
+def _covered(cover: NDArray[np.floating]) -> Callable[[Plane, int], None]:
+    left, colour = 1 - cover, np.empty_like(cover)
+
+    def change(plane: Plane, channel: int) -> None:
+        plane *= left
+        plane += np.multiply(cover, MUD[channel], out=colour)
+
+    return change
+
+
+def _wet(light: Plane) -> Callable[[Plane, int], None]:
+    colour = np.empty_like(light)
+
+    def change(plane: Plane, channel: int) -> None:
+        plane += np.multiply(light, WATER[channel], out=colour)
+        np.minimum(plane, 1, out=plane)
+
+    return change
+
+
+def smoothed(plane: Plane, deviation: float) -> Plane:
+    """Return an array (h, w) under a Gaussian cut off at four standard deviations, edges repeated."""
+    taps = 2 * int(4 * deviation + 0.5) + 1
+    if taps == 1:
+        return plane
+    blurred = cv2.GaussianBlur(plane, (taps, taps), deviation, sigmaY=deviation, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(blurred, np.float64)
 
 
 def relief(drops: NDArray[np.uint8]) -> NDArray[np.float32]:
