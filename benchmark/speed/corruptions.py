@@ -102,7 +102,7 @@ def _apart(a: Images, b: Images) -> tuple[float, float]:
 
 def measure(wanted: Collection[str], effort: Effort) -> Iterator[Outcome]:
     """Measure the rows of corruptions."""
-    images = pieces(effort.size(16, 4), SIDE, seed=1)
+    images = pieces(effort.size(8, 4), SIDE, seed=1)
     for way in ("plain", "numba"):
         names = [*(TYPES if f"corruptions-{way}" in wanted else ())]
         for single in ("zoom_blur", "glass_blur"):

@@ -43,17 +43,17 @@ def measure(wanted: Collection[str], effort: Effort) -> Iterator[Outcome]:
     with TemporaryDirectory(prefix="speed-input-") as name:
         folder, n = Path(name), effort.size(400, 100)
         _write_jpegs(folder / "photographs" / "pieces", n)
-        ours = _ours(folder)
+        ours = Ours(folder)
         peers = {"input-imagefolder": _imagefolder, "input-webdataset": _webdataset, "input-datasets": _datasets}
         for key, make in peers.items():
             if key in wanted:
                 theirs = make(folder)
                 timed = alternate(
-                    {"theirs": partial(_exhaust, theirs), "ours": partial(_exhaust, ours)},
+                    {"theirs": partial(_exhaust, theirs), "ours": ours.run},
                     repetitions=effort.repeated(5),
                 )
                 assert timed["theirs"].result == timed["ours"].result == n
-                differing = _differing(theirs, ours)
+                differing = _differing(theirs, ours.epoch)
                 yield Outcome(key, timed["theirs"].median / n, timed["ours"].median / n, float(differing))
 
 
@@ -147,24 +147,30 @@ class _Corner(nn.Module):
         return pixels[:, :, 0, 0]
 
 
-def _ours(folder: Path) -> Epoch:
-    """Return the epoch that a measurement reads: the split's cached images through a measured predictor."""
-    split = _split(folder)
-    predictor = MeasuredPredictor(
-        Predictor(_Corner()), classes=3, device="cpu", chunk=CHUNK, example=split.batch(np.arange(8)).images
-    )
-    seen: list[Tensor] = []
-    normalise = next(layer for layer in predictor.module.modules() if isinstance(layer, Normalise))
-    normalise.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+class Ours:
+    """The epoch that a measurement reads: the split's cached images through a measured predictor, pass by pass."""
 
-    def epoch() -> Iterator[Tensor]:
-        seen.clear()
-        for batch in split.batches(BATCH):
-            predictor.outputs(batch.images)
-            yield seen[0] if len(seen) == 1 else torch.cat(seen)
-            seen.clear()
+    def __init__(self, folder: Path) -> None:
+        self.split = _split(folder)
+        example = self.split.batch(np.arange(8)).images
+        self.predictor = MeasuredPredictor(Predictor(_Corner()), classes=3, device="cpu", chunk=CHUNK, example=example)
 
-    return epoch
+    def run(self) -> int:
+        """Go through the epoch as a measurement does; return the number of images."""
+        return sum(len(self.predictor.outputs(batch.images)) for batch in self.split.batches(BATCH))
+
+    def epoch(self) -> Iterator[Tensor]:
+        """Yield what the network saw of every batch: kept, and so slower than `run`."""
+        seen: list[Tensor] = []
+        normalise = next(layer for layer in self.predictor.module.modules() if isinstance(layer, Normalise))
+        handle = normalise.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+        try:
+            for batch in self.split.batches(BATCH):
+                self.predictor.outputs(batch.images)
+                yield torch.cat(seen)
+                seen.clear()
+        finally:
+            handle.remove()
 
 
 def _split(folder: Path) -> Split:

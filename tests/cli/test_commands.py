@@ -106,7 +106,7 @@ def test_a_name_in_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
 
 
 def test_suites_are_listed_and_shown() -> None:
-    assert run("suites", "list").stdout.splitlines()[1].split()[:4] == ["digits", "1", "1", "12"]
+    assert run("suites", "list").stdout.splitlines()[1].split()[:4] == ["digits", "2", "1", "12"]
     assert {entry["name"] for entry in json.loads(run("suites", "list", "--json").stdout)} >= {"digits"}
     assert "apgd-dlr" in run("suites", "show", "digits").stdout
     pairs = run("suites", "show", "digits", "--pairs").stdout.splitlines()

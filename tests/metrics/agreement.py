@@ -43,6 +43,8 @@ INTRODUCTION = """# Agreement with outside implementations
 
 Each measure is computed on the same inputs by tlbench and by somebody else's code. "Difference" is the largest absolute
 difference found; the tests fail where it exceeds the tolerance. Libraries that compute in float32 get a wider one.
+Corruptions without randomness are compared at all five severities on photographs of 224 pixels, and no value may be off
+by more than one grey level; those with randomness are compared given the same draws, or by their law, in the tests.
 This page is written by `python tests/metrics/agreement.py --write`.
 """
 
@@ -313,19 +315,21 @@ def scale_derivative_autograd() -> float:
 
 
 @cache
-def _attacked() -> tuple[ModuleType, ModuleType]:
-    """What the tests of attacks share: small networks fitted to digits, and torchattacks run from our starts."""
-    folder = Path(__file__).resolve().parents[1] / "conditions"
-    modules = []
-    for name in ("conftest", "test_attacks"):
-        spec = importlib.util.spec_from_file_location(f"tlbench_agreement_{name}", folder / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        modules.append(module)
-    return modules[0], modules[1]
+def _beside(place: str) -> ModuleType:
+    """Return a module of the tests of conditions, which are no package, by its place below their folder."""
+    path = Path(__file__).resolve().parents[1] / "conditions" / place
+    spec = importlib.util.spec_from_file_location(f"tlbench_agreement_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+EPSILONS = {"linf": (0.045, 0.06, 0.08), "l2": (0.7, 1.0, 1.3)}
+SHOWN = {"linf": "Linf", "l2": "L2"}
+ATTACKED = 96
 
 
 def robust_accuracy_torchattacks(loss: str, norm: str) -> float:
@@ -334,32 +338,92 @@ def robust_accuracy_torchattacks(loss: str, norm: str) -> float:
 
     from tlbench.conditions.attacks.apgd import APGD
 
-    shared, attacks = _attacked()
+    shared, tests = _beside("conftest.py"), _beside("attacks/test_apgd.py")
+    theirs = tests.robust_by_targeted_torchattacks if loss == "t" else tests.robust_by_torchattacks
     digits = shared.small_digits()
-    some = shared._part_of(digits, list(range(96)))
+    some = shared._part_of(digits, list(range(ATTACKED)))
     worst = 0.0
     for network in shared.small_networks(digits).values():
-        attack = APGD(f"apgd-{loss}", norm, attacks.EPSILONS[norm], iterations=25, mode="exact")
+        attack = APGD(f"apgd-{loss}", norm, EPSILONS[norm], iterations=25, mode="exact", targets=3)
         survived = shared._observed(attack, shared.PlainPredictor(network), shared._cut(some, 40))["survived"].sum(1)
         for ours, setting in zip(survived.tolist(), attack.settings, strict=True):
             with pytest.MonkeyPatch.context() as patch:
-                theirs = attacks.robust_accuracy_by_torchattacks(patch, network, some, attack, setting, 25)
-            worst = max(worst, abs(ours - theirs) / 96)
+                worst = max(worst, abs(ours - theirs(patch, network, some, attack, setting)) / ATTACKED)
     return worst
 
 
-def _apgd(loss: str, norm: str) -> Row:
-    shown = {"linf": "Linf", "l2": "L2"}[norm]
-    measure = f"robust accuracy, APGD-{loss.upper()}, {shown}"
-    # One image of the 96.
-    return Row(
-        measure,
-        "torchattacks APGD, same start",
-        "torchattacks",
-        1 / 96,
-        partial(robust_accuracy_torchattacks, loss, norm),
-    )
+def distance_torchattacks(norm: str) -> float:
+    """Largest difference in the distance that FAB-T finds, over three networks."""
+    import torch
 
+    from tlbench.conditions.attacks.fab import FAB
+
+    shared, tests = _beside("conftest.py"), _beside("attacks/test_fab.py")
+    digits = shared.small_digits()
+    some = shared._part_of(digits, list(range(ATTACKED)))
+    worst = 0.0
+    for network in shared.small_networks(digits).values():
+        x = some.images.float() / 255
+        right = network(x).argmax(1) == some.labels
+        x, labels = x[right], some.labels[right]
+        theirs, run = tests.published("torchattacks", network, norm, 30)
+        nearest = torch.full((len(x),), torch.inf)
+        for place in (2, 3, 4):
+            theirs.target_class = place
+            found = run(x, labels)
+            move = (found - x).flatten(1)
+            size = move.abs().amax(1) if norm == "linf" else move.norm(dim=1)
+            nearest = nearest.minimum(size.where(network(found).argmax(1) != labels, torch.inf))
+        attack = FAB("fab-t", norm, EPSILONS[norm], iterations=30, targets=3)
+        worst = max(worst, float((attack.distance(shared.PlainPredictor(network), x, labels) - nearest).abs().max()))
+    return worst
+
+
+def differing_share(name: str) -> float:
+    """Share of values, at 224 px and all severities, that are off by a grey level; infinite if any is off by more."""
+    import imagecorruptions
+
+    from tlbench.conditions.corruptions.corruption import CORRUPTIONS
+    from tlbench.conditions.corruptions.tables import SEVERITIES, TABLES
+
+    images = pieces_of_photographs()
+    worst = 0.0
+    for severity in SEVERITIES:
+        ours = CORRUPTIONS[name](images, TABLES[224][name][severity - 1], [])
+        theirs = np.stack([imagecorruptions.corrupt(image, severity, name) for image in images])
+        apart = np.abs(ours.astype(int) - theirs.astype(int))
+        worst = max(worst, float((apart > 0).mean()) if apart.max() <= 1 else np.inf)
+    return worst
+
+
+@cache
+def pieces_of_photographs() -> np.ndarray:
+    """Two pieces of photographs, uint8 (2, 224, 224, 3)."""
+    from sklearn.datasets import load_sample_image
+
+    return np.stack([load_sample_image(name)[150:374, 200:424] for name in ("china.jpg", "flower.jpg")])
+
+
+def _apgd(loss: str, norm: str) -> Row:
+    outside = "torchattacks APGDT, same starts" if loss == "t" else "torchattacks APGD, same start"
+    measure = f"robust accuracy, APGD-{loss.upper()}, {SHOWN[norm]}"
+    # One image of the 96.
+    return Row(measure, outside, "torchattacks", 1 / 96, partial(robust_accuracy_torchattacks, loss, norm))
+
+
+def _fab(norm: str) -> Row:
+    measure = f"distance of the nearest error, FAB-T, {SHOWN[norm]}"
+    return Row(measure, "torchattacks FAB", "torchattacks", 1e-4, partial(distance_torchattacks, norm))
+
+
+def _corruption(name: str) -> Row:
+    measure = f"{name}, share of values off by one grey level"
+    return Row(measure, "imagecorruptions corrupt", "imagecorruptions-imaug", 5e-3, partial(differing_share, name))
+
+
+WITHOUT_RANDOMNESS = (
+    "gaussian_blur", "defocus_blur", "zoom_blur", "contrast", "brightness", "saturate", "jpeg_compression", "pixelate",
+)  # fmt: skip
 
 ROWS: list[Row] = [
     Row("accuracy", "scikit-learn accuracy_score", "scikit-learn", 1e-12, accuracy_sklearn),
@@ -377,7 +441,9 @@ ROWS: list[Row] = [
     Row("ECE if calibrated", "SciPy poisson_binom", "scipy", 1e-12, ece_if_calibrated_scipy),
     Row("total variation", "SciPy cityblock, halved", "scipy", 1e-12, total_variation_scipy),
     Row("inferred groups", "PyTorch autograd of the cross-entropy", "torch", 1e-12, scale_derivative_autograd),
-    *(_apgd(loss, norm) for loss in ("ce", "dlr") for norm in ("linf", "l2")),
+    *(_apgd(loss, norm) for loss in ("ce", "dlr", "t") for norm in ("linf", "l2")),
+    *(_fab(norm) for norm in ("linf", "l2")),
+    *(_corruption(name) for name in WITHOUT_RANDOMNESS),
 ]
 
 

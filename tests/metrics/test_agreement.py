@@ -15,10 +15,13 @@ sys.modules[_spec.name] = agreement
 _spec.loader.exec_module(agreement)
 
 
-# Attacks are held to the same tolerance, on the same inputs, by tests/conditions/test_attacks.py.
+# Attacks and corruptions are held to the same tolerances, on the same inputs, by tests/conditions.
+ELSEWHERE = {"torchattacks", "imagecorruptions-imaug"}
+
+
 @pytest.mark.parametrize(
     "row",
-    [row for row in agreement.ROWS if row.package != "torchattacks"],
+    [row for row in agreement.ROWS if row.package not in ELSEWHERE],
     ids=lambda row: f"{row.measure} = {row.outside}",
 )
 def test_agrees_with_an_outside_implementation(row):

@@ -6,8 +6,8 @@ from tlbench.metrics import METRICS
 from tlbench.metrics.evaluate import CLEAN_METRICS
 from tlbench.records.schema import PREDICTIONS
 
-# Counts by class have a table of their own; the others come from the manifest and from the clean measurement.
-ELSEWHERE = {"class_bins", "class_bins_scaled", "group", "predicted_clean"}
+# Counts by class and audits have tables of their own; the others come from the manifest and from the clean measurement.
+ELSEWHERE = {"audits", "class_bins", "class_bins_scaled", "group", "predicted_clean"}
 
 
 @pytest.mark.parametrize("info", METRICS.values(), ids=list(METRICS))

@@ -253,6 +253,23 @@ def test_an_attack_on_a_model_that_is_always_wrong_leaves_the_share_undefined():
         assert values[key].n == 0
 
 
+def test_an_image_on_which_an_attack_could_not_begin_is_not_robust_and_is_counted_apart():
+    columns = {
+        "correct_clean": np.array([True, True, True, True, False]),
+        "breaking_epsilon": np.array([0.0, np.inf, np.inf, EPSILONS[0], 0.0]),
+    }
+    values = measure_attack(columns, epsilons=EPSILONS)
+    assert values["robust_accuracy", EPSILONS[0]].value == pytest.approx(2 / 5)
+    assert values["robust_share", EPSILONS[0]].value == pytest.approx(2 / 3)
+    assert values["unattacked_share", None].value == pytest.approx(1 / 4)
+    assert values["unattacked_share", None].n == 4
+    none = {"correct_clean": np.ones(3, dtype=bool), "breaking_epsilon": np.zeros(3)}
+    values = measure_attack(none, epsilons=EPSILONS)
+    assert values["unattacked_share", None].value == 1.0
+    assert values["robust_share", EPSILONS[0]].reason == "the attack could begin on no image"
+    assert ("unattacked_share", None) not in measure_attack(attacked(), epsilons=EPSILONS)
+
+
 def test_an_attack_that_contradicts_itself_or_holds_a_nan_fails():
     columns = attacked()
     flipped = columns | {"correct_clean": ~columns["correct_clean"]}

@@ -49,6 +49,8 @@ class Observed:
         For an attack: its order of epsilons only implied whether the image survives this one, and yet it was attacked.
     found : bool tensor, shape (n,), or None
         Whether it survived that; it means nothing where ``audited`` is false, and changes nothing in ``survived``.
+    unattacked : bool tensor, shape (n,), or None
+        For an attack: it could not begin on the image, although that was right when clean; such an image never survives.
     """
 
     setting: Setting
@@ -59,6 +61,7 @@ class Observed:
     correct_clean: Tensor | None = None
     audited: Tensor | None = None
     found: Tensor | None = None
+    unattacked: Tensor | None = None
 
 
 class Measured(Protocol):

@@ -328,6 +328,8 @@ def attack_columns(observed: Iterable[Observed], settings: Sequence[Setting], n:
         correct[piece.ids] = piece.correct_clean
         broken = piece.ids[~piece.survived & piece.correct_clean]
         breaking[broken] = breaking[broken].clamp(max=piece.setting.epsilon)
+        if piece.unattacked is not None:
+            breaking[piece.ids[piece.unattacked]] = 0.0
         seen[piece.setting] += len(piece.ids)
     _check_all_seen(seen, n)
     breaking[~correct] = 0.0

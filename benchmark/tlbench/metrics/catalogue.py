@@ -131,6 +131,11 @@ _ROBUSTNESS = (
         unit="epsilon", unbounded=True,
     ),
     _metric(
+        "unattacked_share", "robustness", "lower",
+        "share of the images right when clean on which an attack could not begin, and that it counts as broken",
+        "breaking_epsilon", "correct_clean",
+    ),
+    _metric(
         "audit_reversals", "robustness", "lower",
         "share of audited verdicts, only implied by the order of epsilons, that an attack turned round", "audits",
     ),

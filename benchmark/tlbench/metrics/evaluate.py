@@ -293,7 +293,8 @@ def measure_attack(columns: Columns, *, epsilons: Sequence[float]) -> dict[tuple
     ----------
     columns : mapping from a column's name to an array, shape (n,)
         ``correct_clean``, whether the image was right before the attack, and ``breaking_epsilon``, the smallest
-        epsilon that broke it: infinite where none did, 0 where it was wrong when clean; optionally ``cluster``.
+        epsilon that broke it: infinite where none did, 0 where it was wrong when clean and where the attack could not
+        begin on it; optionally ``cluster``.
     epsilons : floats
         Radii of the attack, in units of the [0, 1] pixel range.
 
@@ -302,7 +303,9 @@ def measure_attack(columns: Columns, *, epsilons: Sequence[float]) -> dict[tuple
     dict from (metric, epsilon) to MetricValue
         ``robust_accuracy`` and ``robust_share`` at every epsilon, then ``mean_robust_accuracy`` and
         ``median_breaking_epsilon``, whose epsilon is None. ``robust_share`` and the median rest on the images that
-        were right when clean, and are not applicable where there are none.
+        were right when clean and attacked, and are not applicable where there are none. An image on which the attack
+        could not begin counts as broken in ``robust_accuracy``; where there is one, ``unattacked_share`` is its share
+        of the images right when clean.
 
     Raises
     ------
@@ -315,7 +318,8 @@ def measure_attack(columns: Columns, *, epsilons: Sequence[float]) -> dict[tuple
             raise ValueError(f"expected the columns of an attack, {name!r} is missing")
     breaking = columns["breaking_epsilon"]
     # Wrong when clean is a breaking epsilon of 0; NaN is neither, and fails below.
-    clash = (columns["correct_clean"].astype(bool) == (breaking == 0)) & ~np.isnan(breaking)
+    clean = columns["correct_clean"].astype(bool)
+    clash = ~clean & (breaking != 0) & ~np.isnan(breaking)
     if clash.any():
         reason = f"correct_clean contradicts breaking_epsilon on {clash.sum()} of {len(clash)} images"
         broken = MetricValue(None, None, len(clash), "failed", reason)
@@ -327,12 +331,17 @@ def measure_attack(columns: Columns, *, epsilons: Sequence[float]) -> dict[tuple
         conditional = name in ("robust_share", "median_breaking_epsilon")
         rows = right if conditional else columns
         if conditional and _length(columns) > 0 and _length(right) == 0:
-            values[key] = _not_applicable(0, "no image was right when clean")
+            why = "the attack could begin on no image" if clean.any() else "no image was right when clean"
+            values[key] = _not_applicable(0, why)
         elif name == "median_breaking_epsilon":
             median = _Measure(lambda c: median_breaking_epsilon(c["breaking_epsilon"]))
             values[key] = _measure(name, median, rows)
         else:
             values[key] = _measure(name, _survival(tuple(epsilons) if epsilon is None else (epsilon,)), rows)
+    if (clean & (breaking == 0)).any():
+        unattacked = _Measure(lambda c: float((c["breaking_epsilon"] == 0).mean()), lambda c: c["breaking_epsilon"] == 0)
+        chosen = {name: column[clean] for name, column in columns.items()}
+        values["unattacked_share", None] = _measure("unattacked_share", unattacked, chosen)
     return values
 
 

@@ -8,6 +8,8 @@ import torch
 from foolbox.attacks import BoundaryAttack, HopSkipJumpAttack, LinearSearchBlendedUniformNoiseAttack
 
 from tlbench.conditions.attacks.decision import STEPS, FoolboxDecision
+from tlbench.engine.measuring import attack_columns
+from tlbench.metrics.evaluate import measure_attack
 
 KINDS = [("foolbox-boundary", "l2", 60), ("foolbox-hopskipjump", "l2", 2), ("foolbox-hopskipjump", "linf", 2)]
 
@@ -144,6 +146,9 @@ def test_an_image_without_a_start_is_told_and_never_counted_as_robust(batch_of, 
             "foolbox-boundary: no start was found for 1 of the 2 images that are right when clean; they are counted as "
             "broken at every epsilon"
         ]
+    columns = attack_columns(attack.observe(predictor, cut(batch, 3)), attack.settings, 3)
+    assert columns["breaking_epsilon"].tolist() == [100.0, 0.0, 0.0]
+    assert measure_attack(columns, epsilons=attack.epsilons)["unattacked_share", None].value == 0.5
     observed(attack, predictor, cut(batch_of(images[:1], torch.tensor([1])), 1))
     assert attack.notes == []
 

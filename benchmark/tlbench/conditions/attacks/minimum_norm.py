@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,6 +71,7 @@ class MinimumNormAttack(SetAttack):
             correct = right(predictor.outputs(batch.images), batch.labels, self.name)
             attacked = correct.nonzero()[:, 0]
             verdicts = torch.zeros_like(batch.labels)
+            unattacked = torch.zeros_like(correct)
             if len(attacked):
                 images = unit_range(batch.images[attacked])
                 radii = torch.tensor(self.epsilons, dtype=images.dtype, device=images.device)
@@ -81,9 +83,11 @@ class MinimumNormAttack(SetAttack):
                     radii[0].expand(len(images)),
                 )
                 verdicts[attacked] = torch.searchsorted(radii, found)
+                unattacked[attacked] = found == 0
                 right_when_clean += len(found)
-                unknown += int((found == 0).sum())
-            yield from self.rows(batch, correct, verdicts)
+                unknown += int(unattacked.sum())
+            for row in self.rows(batch, correct, verdicts):
+                yield replace(row, unattacked=unattacked)
         if unknown:
             self.notes.append(
                 f"{self.name}: no start was found for {unknown} of the {right_when_clean} images that are right when "
