@@ -68,12 +68,12 @@ def measure(wanted: Collection[str], effort: Effort) -> Iterator[Outcome]:
         # All in one round: ours need not run again for every peer.
         sides: dict[str, Side] = {f"theirs{suffix}": peers[suffix] for suffix, _ in rows}
         sides |= {mode: ours("apgd-dlr", mode) for _, mode in rows}
-        target = Target.of(effort.size(64, 16))
+        target = Target.of(effort.size(16, 8))
         timed = _timed(sides, target, effort)
         for suffix, mode in rows:
             yield _outcome(f"apgd-{mode}{suffix}", timed[f"theirs{suffix}"], timed[mode], target, both_sides=True)
     if "pgd-fast" in wanted:
-        target = Target.of(effort.size(32, 16))
+        target = Target.of(effort.size(16, 8))
         timed = _timed({"theirs": foolbox_pgd, "ours": ours("foolbox-linf-pgd", "fast")}, target, effort)
         yield _outcome("pgd-fast", timed["theirs"], timed["ours"], target, both_sides=False)
 

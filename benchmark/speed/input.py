@@ -144,7 +144,8 @@ class _Corner(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels: Tensor = self.normalise(images)
-        return pixels[:, :, 0, 0]
+        # A copy, as every network's outputs are: a view would keep the memory of all passes from being used again.
+        return pixels[:, :, 0, 0].clone()
 
 
 class Ours:

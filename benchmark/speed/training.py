@@ -40,7 +40,11 @@ def measure(wanted: Collection[str], effort: Effort) -> Iterator[Outcome]:
         # A context of its own every time: its features are extracted again.
         return _weights(HeadOnly().fit(_context(split)))
 
-    timed = alternate({"theirs": lambda: _weights(every_epoch(split)), "ours": ours}, repetitions=effort.repetitions)
+    timed = alternate(
+        {"theirs": lambda: _weights(every_epoch(split)), "ours": ours},
+        repetitions=effort.repetitions,
+        warm_up=ours,  # the same backbone and head, a tenth of the time
+    )
     difference = float((timed["ours"].result - timed["theirs"].result).abs().max())
     yield Outcome("head-only", timed["theirs"].median, timed["ours"].median, difference)
 

@@ -9,7 +9,7 @@ from speed.rows import Bar, Work
 
 _TYPES = "17 types x 5 severities at 224 px"
 _CORRUPTED = "distance, of what is allowed"
-_APGD = "APGD-DLR, 6 epsilons, 100 steps, Lite0 at 64 px, 64 images"
+_APGD = "APGD-DLR, 6 epsilons, 100 steps, Lite0 at 64 px, 16 images"
 _MEASURES = "200 000 x 345 probabilities"
 _EPOCH = "cached epoch of input, 400 images to a normalised 224 px batch"
 _ENGINE = "clean and attacked evaluation of one fit"
@@ -49,7 +49,7 @@ _ALL: Final = (
         agreement="images an epsilon", tolerance=1.0, unit="image",
     ),
     Work(
-        "pgd-fast", "attacks", "PGD-100, 6 epsilons, Lite0 at 64 px, 32 images, fast", "foolbox", "foolbox-linf-pgd",
+        "pgd-fast", "attacks", "PGD-100, 6 epsilons, Lite0 at 64 px, 16 images, fast", "foolbox", "foolbox-linf-pgd",
         Bar(8.0), ("foolbox",), agreement="images an epsilon more robust", tolerance=1.0, unit="image",
     ),
     Work(

@@ -96,7 +96,9 @@ class FeatureCache:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
                 # A disk that fills up under a memory map would kill the process without a word.
-                os.posix_fallocate(file.fileno(), 0, size)
+                if hasattr(os, "posix_fallocate"):  # macOS has none
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
                 return os.dup(file.fileno())
 
 

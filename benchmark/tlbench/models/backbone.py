@@ -60,7 +60,14 @@ class Normalise(nn.Module):
         self.register_buffer("shift", (-mean64 / std64).float())
 
     def forward(self, images: Tensor) -> Tensor:
-        return images * self.scale + self.shift
+        rows = images.permute(0, 2, 3, 1)
+        if images.device.type != "cpu" or not rows.is_contiguous():
+            return images * self.scale + self.shift
+        # The same products and sums, a row of pixels at a time: channel by channel a CPU takes several times as long.
+        n, height, width, channels = rows.shape
+        scale, shift = (one.flatten().repeat(width) for one in (self.scale, self.shift))
+        moved = (rows.reshape(n, height, width * channels) * scale).add_(shift)
+        return moved.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 class Network(nn.Module):

@@ -36,7 +36,8 @@ class Spec(BaseModel):
         Keys that came after results were published: at their default they are left out, so that no hash moved.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Defaults are checked as if they had been written out: a suite has one hash whether it states them or not.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     prose: ClassVar[frozenset[str]] = frozenset()
     later: ClassVar[frozenset[str]] = frozenset()
 
