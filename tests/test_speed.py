@@ -120,6 +120,12 @@ def test_the_page_says_what_was_missed_and_what_was_not_measured():
     assert "processor a processor" in page
 
 
+def test_the_reason_for_a_miss_is_told_where_the_bar_is_missed_only():
+    work = Work("made-up", "theme", "some work", "a peer", "ours", Bar(4.0), reason="the disk is slow")
+    assert table.why(Row(work, Outcome("made-up", 7.0, 2.0, note="on 8 images"))) == "the disk is slow; on 8 images"
+    assert table.why(Row(work, Outcome("made-up", 8.0, 2.0, note="on 8 images"))) == "on 8 images"
+
+
 def test_parts_of_a_row_have_a_table_of_their_own():
     made = row(Bar(2.0), 4.0, 1.0, parts=(Part("fog", 0.3, 0.1, "1 level on 0 % of values"),))
     assert "| fog | 300.0 | 100.0 | 3.0x | 1 level on 0 % of values |" in table.markdown([made], MACHINE, 3)

@@ -15,6 +15,9 @@ from PIL import Image
 
 import tlbench
 from tlbench.cli import main
+from tlbench.cli.showing_plan import show_status
+from tlbench.engine.pace import Pace
+from tlbench.engine.summary import StatusSummary
 
 SOURCE = str(Path(tlbench.__file__).parents[1])
 PLAN = ["plan", "--suite", "ood172", "--model", "finetune", "--no-probe"]
@@ -121,6 +124,23 @@ def test_status_knows_the_rows_of_a_grid(suite: Path, tmp_path: Path, capsys: py
     told = capsys.readouterr().out
     assert "2 rows of the grid" in told
     assert re.search(r"candidates +2 +4", told)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected", "said"),
+    [
+        (0.0, None, "forecast 2.0 h; so far 1 s for 0% of the work"),
+        (0.004, None, "forecast 2.0 h; so far 1 s for less than 1% of the work; too little to tell a pace from"),
+        (0.5, 3.0, "forecast 2.0 h; so far 1 s for 50% of the work; at this pace 3.0 h in all"),
+        (0.999, 3.0, "forecast 2.0 h; so far 1 s for more than 99% of the work; at this pace 3.0 h in all"),
+        (1.0, 3.0, "forecast 2.0 h; it took 1 s"),
+    ],
+)
+def test_a_pace_is_told_as_far_as_it_is_known(
+    share: float, expected: float | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_status(StatusSummary(4, 40, 2, 20, Pace(share, 1 / 3600, 2.0, expected)))
+    assert capsys.readouterr().out.splitlines()[-1] == said
 
 
 def test_status_tells_what_is_stored_and_at_what_pace(

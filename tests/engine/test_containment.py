@@ -222,6 +222,36 @@ def test_a_detached_network_fails_under_attack_and_is_measured_clean(plugin: Plu
     assert set(frame[frame.condition != "apgd-dlr"].status) <= {"ok", "not_applicable"}
 
 
+def test_a_detached_network_is_still_asked_by_attacks_that_follow_no_gradient(
+    plugin: Plugin, blobs: Path, tmp_path: Path
+) -> None:
+    path = plugin("""
+    class Mine(tlbench.Method):
+        def fit(self, context):
+            return Detached(context.classes)
+
+    class Detached(Net):
+        def forward(self, images):
+            with torch.no_grad():
+                return super().forward(images)
+    """)
+    suite = tmp_path / "mine.toml"
+    tables = 'name = "square"\nqueries = 3', 'name = "foolbox-boundary"\nnorm = "l2"\nqueries = 3', 'name = "apgd-ce"'
+    attack = '\n[[conditions]]\nkind = "attack"\nepsilons = [0.1]\nmax_images = 2\n'
+    head = blobs.read_text().partition("[[conditions]]")[0]
+    suite.write_text(head + '[[conditions]]\nkind = "clean"' + "".join(attack + table for table in tables))
+    options = {"data_root": blobs.parent, "run_dir": tmp_path / "runs", "quiet": True, "threads": 1}
+    result = api.evaluate(suite, str(path), seeds=[0], only=["source=right"], **options)
+    (failure,) = result.failures
+    assert "apgd-ce: the outputs carry no gradient" in failure
+    assert "or declare Predictor(module, differentiable=False): what needs a gradient does not apply then" in failure
+    frame = api.load_results(suite, run_dir=tmp_path / "runs", published=False)
+    statuses = frame.groupby("condition").status.agg(set).to_dict()
+    assert statuses["apgd-ce"] == {"failed"}
+    assert "failed" not in statuses["square"] | statuses["foolbox-boundary"]
+    assert {"ok"} <= statuses["square"] & statuses["foolbox-boundary"]
+
+
 def test_nan_on_some_images_fails_the_sets_that_hold_them(plugin: Plugin, evaluate: Callable) -> None:
     path = plugin("""
     class Dim(Net):

@@ -88,6 +88,42 @@ def test_what_was_measured_without_is_measured_again_and_the_same(blobs: Path, t
     assert [path.stat().st_mtime_ns for path in outputs_of(tmp_path)] == stamps
 
 
+def test_outputs_of_another_precision_come_back_as_a_row_of_that_precision(
+    run_dir: Path, blobs: Path, tmp_path: Path
+) -> None:
+    part = {"only": ["source=right"], "seeds": [0], "metrics": ["accuracy"]}
+    made = api.evaluate(blobs, MODEL, precision="bfloat16", keep_outputs=True, run_dir=tmp_path, **part, **QUIET)
+    folder = outputs_of(tmp_path)[0].parent
+    result = api.score(folder, blobs, model="again", run_dir=tmp_path / "scored")
+    assert (made.model, result.model) == (f"{MODEL}@bfloat16", "again@bfloat16")
+    records = api.load_results(blobs, run_dir=tmp_path / "scored", published=False)
+    assert set(records.precision) == {"bfloat16"}
+    assert set(records.model) == {"again@bfloat16"}
+    before, after = clean(tmp_path, blobs, made.model), clean(tmp_path / "scored", blobs, "again@bfloat16")
+    pd.testing.assert_frame_equal(before, after.loc[before.index])
+    # A folder has one precision: not that of whichever file comes first.
+    shutil.copy(outputs_of(run_dir)[0], folder)
+    with pytest.raises(DataError, match=r"outputs of one precision, got bfloat16 \(.*\) and float32 \(.*\); give each"):
+        api.score(folder, blobs, model="again", run_dir=tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+
+
+def test_a_file_that_does_not_say_its_precision_is_of_float32(run_dir: Path, tmp_path: Path) -> None:
+    table = pq.read_table(outputs_of(run_dir)[0])
+    assert table.schema.metadata[b"tlbench_precision"] == b"float32"
+    for metadata, precision in ({}, "float32"), ({"tlbench_precision": "bfloat16"}, "bfloat16"):
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "set.parquet")
+        assert read_outputs(tmp_path / "set.parquet").precision == precision
+    pq.write_table(table.replace_schema_metadata({"tlbench_precision": "float8"}), tmp_path / "set.parquet")
+    with pytest.raises(DataError, match="expected outputs in .*bfloat16.*, its metadata says 'float8'"):
+        read_outputs(tmp_path / "set.parquet")
+
+
+def test_a_folder_of_folders_is_told_which_one_to_give(run_dir: Path) -> None:
+    with pytest.raises(DataError, match=r"\.\.\./outputs/<variant>/<shots>.*give one of .*outputs/main/full"):
+        read_outputs(run_dir)
+
+
 def test_other_numbers_than_the_stored_ones_are_told_and_not_kept(blobs: Path, tmp_path: Path) -> None:
     part = {"only": ["source=right"], "seeds": [0], "metrics": ["accuracy"], "run_dir": tmp_path, **QUIET}
     api.evaluate(blobs, MODEL, **part)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tlbench import api
 from tlbench.engine.forecast import open_place, open_plan
 from tlbench.engine.pace import Pace, pace
+from tlbench.engine.probe import Speeds
+from tlbench.engine.workload import Work
 from tlbench.leaderboard.tables import load_fits
 from tlbench.methods.cost import cost_of
 from tlbench.methods.resolve import resolve_model
+from tlbench.records.spent import note_seconds, noted_seconds
 from tlbench.suites.load import load_suite
 
 ON_ONE_THREAD: dict[str, Any] = {"seeds": [0], "threads": 1}
@@ -91,8 +98,66 @@ def test_without_a_probe_there_is_no_forecast_and_the_share_is_told_all_the_same
     assert paced(blobs, "ncm", tmp_path).share == 1.0
 
 
-def test_time_spent_is_that_of_fits_and_of_what_followed_without_pauses(blobs: Path, tmp_path: Path) -> None:
+def test_a_pause_between_two_commands_is_not_counted(blobs: Path, tmp_path: Path) -> None:
+    started = time.perf_counter()
+    api.evaluate(blobs, "knn", run_dir=tmp_path, only=RIGHT, metrics=["accuracy"], quiet=True, **ON_ONE_THREAD)
+    folders = written(tmp_path, "knn")
+    (fit,) = load_fits(load_suite(blobs), run_dir=tmp_path, published=False).itertuples()
+    # Ten minutes pass, in which somebody looks at what has come out so far.
+    began = datetime.fromisoformat(fit.started) - timedelta(minutes=10)
+    (row,) = tmp_path.rglob("fits/*.parquet")
+    table = pq.read_table(row)
+    place = table.schema.get_field_index("started")
+    moved = pa.array([began.isoformat()], table.schema.field(place).type)
+    pq.write_table(table.set_column(place, table.schema.field(place), moved), row)
+    for folder in folders:
+        os.utime(folder, (began.timestamp() + fit.seconds, began.timestamp() + fit.seconds))
     api.evaluate(blobs, "knn", run_dir=tmp_path, only=RIGHT, quiet=True, **ON_ONE_THREAD)
+    took = time.perf_counter() - started
+    assert len(written(tmp_path, "knn")) > len(folders)
+    assert fit.seconds < 3600 * paced(blobs, "knn", tmp_path).spent_hours <= took
+
+
+def test_what_was_taken_over_from_an_equal_model_took_no_time(blobs: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        part = {"only": RIGHT, "metrics": ["accuracy"], "quiet": True}
+        api.evaluate(blobs, "knn", name=name, run_dir=tmp_path, **part, **ON_ONE_THREAD)
+    second = noted_seconds(next(tmp_path.glob("*/models/second")))
+    first = noted_seconds(next(tmp_path.glob("*/models/first")))
+    assert set(first) == set(second)
+    assert min(first.values()) > 0
+    assert set(second.values()) == {0.0}
+
+
+def test_half_a_line_is_passed_over_and_what_was_made_twice_took_twice(tmp_path: Path) -> None:
+    for measurement_id, seconds in (("a", 1.0), ("b", 2.0), ("a", 0.5)):
+        note_seconds(tmp_path, measurement_id, seconds)
+    with (tmp_path / "seconds.txt").open("a") as file:
+        file.write("c 1.")
+    note_seconds(tmp_path, "d", 3.0)
+    note_seconds(tmp_path, "e", 4.0)
+    assert noted_seconds(tmp_path) == {"a": 1.5, "b": 2.0, "e": 4.0}
+    assert noted_seconds(tmp_path / "absent") == {}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.019, None), (0.02, 50.0)])
+def test_no_pace_is_told_from_next_to_nothing(
+    share: float, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlbench.engine.pace._speeds_of", lambda work, whole: Speeds("", {"forward": 3600.0}))
+    monkeypatch.setattr("tlbench.engine.pace._spent_seconds", lambda *_: iter([3600.0]))
+    whole = Work({"clean/forward": 1000})
+    fit = SimpleNamespace(whole=whole, left=Work({"clean/forward": round(1000 * (1 - share))}))
+    found = pace([(None, [fit])])  # type: ignore[list-item]
+    assert found.share == pytest.approx(share)
+    assert found.expected_hours == (expected and pytest.approx(expected))
+
+
+def test_time_spent_in_earlier_versions_is_that_of_fits_and_of_what_followed_without_pauses(
+    blobs: Path, tmp_path: Path
+) -> None:
+    api.evaluate(blobs, "knn", run_dir=tmp_path, only=RIGHT, quiet=True, **ON_ONE_THREAD)
+    next(tmp_path.rglob("seconds.txt")).unlink()
     (fit,) = load_fits(load_suite(blobs), run_dir=tmp_path, published=False).itertuples()
     moment = datetime.fromisoformat(fit.started).timestamp() + fit.seconds
     folders = written(tmp_path, "knn")

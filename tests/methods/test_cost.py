@@ -65,6 +65,15 @@ def test_cached_views_cost_one_pass_each_and_no_more_than_there_are_epochs() -> 
     assert cost_of(HeadOnly(cached_views=3), PLAIN) == cost_of(HeadOnly(), PLAIN)
 
 
+def test_epochs_of_a_head_are_the_recipes_however_often_the_backbone_is_asked() -> None:
+    for method in (HeadOnly(), HeadOnly(cached_views=2)):
+        for recipe in (PLAIN, AUGMENTED):
+            assert cost_of(method, recipe).epochs == 10
+    assert cost_of(HeadOnly(epochs=4, cached_views=2), AUGMENTED).epochs == 4
+    assert cost_of(LinearProbe(), AUGMENTED).epochs == 0
+    assert together([cost_of(HeadOnly(), PLAIN)] * 2).epochs == 20
+
+
 def test_probes_read_features_once() -> None:
     assert (cost_of(LinearProbe(), AUGMENTED).forward, cost_of(LinearProbe(), AUGMENTED).validated) == (1, 1)
     assert cost_of(LinearProbe(), AUGMENTED).keeps == "head"

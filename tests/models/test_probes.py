@@ -36,6 +36,12 @@ def single(module: Fn, images: Tensor) -> Tensor:
     return out.to(images.dtype)
 
 
+def dimmest(images: Tensor) -> Tensor:
+    """Return whether an image is the darkest of the batch, bool (n, 1)."""
+    light = images.mean(dim=(1, 2, 3))
+    return (light == light.min()).view(-1, 1) if len(images) == len(IMAGES) else torch.zeros(len(images), 1).bool()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_network_with_relu_and_max_pooling_passes(seed: int) -> None:
     assert probe_gradient(Fn(lambda m, x: m.net(x)), IMAGES, seed=seed).passed
@@ -62,6 +68,26 @@ def test_a_gradient_that_attacks_could_not_use_is_found_out(name: str, fn: Calla
     result = probe_gradient(Fn(fn), IMAGES)
     assert not result.passed
     assert name in result.detail
+    assert "declare Predictor(module, differentiable=False)" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("said", "fn"),
+    [
+        ("the predictor returned NaN for 4 of 4 images", lambda m, x: m.net(x) * torch.nan),
+        ("the predictor returned NaN for 1 of 4 images", lambda m, x: m.net(x).masked_fill(dimmest(x), torch.nan)),
+        (
+            "the predictor returned NaN for 4 of 4 images that were moved a little",
+            lambda m, x: m.net(x).masked_fill(x.amin(dim=(1, 2, 3)).view(-1, 1) > 0.019, torch.nan),
+        ),
+    ],
+)
+def test_a_predictor_that_returns_nan_is_not_told_of_its_gradient(
+    said: str, fn: Callable[[Fn, Tensor], Tensor]
+) -> None:
+    result = probe_gradient(Fn(fn), IMAGES)
+    assert not result.passed
+    assert result.detail == said
 
 
 def test_a_constant_is_honest() -> None:

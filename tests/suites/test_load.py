@@ -120,6 +120,12 @@ def test_conditions_are_numbered_as_in_the_file(tmp_path: Path) -> None:
     assert message(tmp_path, BASE + FOG + wrong) == expected
 
 
+def test_a_list_that_is_empty_or_has_one_wrong_entry_is_one_mistake(tmp_path: Path) -> None:
+    table, place = '[[conditions]]\nkind = "corruption"\nname = "fog"\nseverities = ', "conditions, entry 1: severities"
+    assert message(tmp_path, BASE + table + "[]\n") == f"{place}: expected at least 1 entry, got an empty list"
+    assert message(tmp_path, BASE + table + "[0]\n") == f"{place}, entry 1: expected greater than or equal to 1, got 0"
+
+
 def test_a_domain_declared_twice_is_an_error(tmp_path: Path) -> None:
     text = 'name = "x"\n[tasks.p]\nreader = "folder"\n[tasks.p.domains.a]\n[tasks.p.domains.a]\n'
     assert "Cannot declare ('tasks', 'p', 'domains', 'a') twice" in message(tmp_path, text)
