@@ -68,7 +68,7 @@ def measure(wanted: Collection[str], effort: Effort) -> Iterator[Outcome]:
         # All in one round: ours need not run again for every peer.
         sides: dict[str, Side] = {f"theirs{suffix}": peers[suffix] for suffix, _ in rows}
         sides |= {mode: ours("apgd-dlr", mode) for _, mode in rows}
-        target = Target.of(effort.size(16, 8))
+        target = Target.of(effort.size(64, 8))
         timed = _timed(sides, target, effort)
         for suffix, mode in rows:
             yield _outcome(f"apgd-{mode}{suffix}", timed[f"theirs{suffix}"], timed[mode], target, both_sides=True)

@@ -83,7 +83,7 @@ def measure(wanted: Collection[str], effort: Effort) -> Iterator[Outcome]:
         conditions = _CLEAN_AND_ATTACKED.format(steps=effort.size(50, 10), attacked=effort.size(20, 12))
         yield _overhead(conditions, effort.size(120, 40), effort)
     if "corrupted-share" in wanted:
-        yield _share(_CORRUPTED.format(types=str(list(TYPES)).replace("'", '"')), effort.size(12, 10), effort)
+        yield _share(_CORRUPTED.format(types=str(list(TYPES)).replace("'", '"')), effort.size(20, 20), effort)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _overhead(conditions: str, images: int, effort: Effort) -> Outcome:
         folder = _folder(Path(name), conditions, side=64, images=images)
         evaluate(folder, "warm-up")
         whole, bare = [], []
-        for turn in range(effort.repetitions):
+        for turn in range(effort.repeated(5)):
             seen = evaluate(folder, f"run-{turn}")
             whole.append(seen.seconds)
             bare.append(bare_seconds(seen))

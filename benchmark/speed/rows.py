@@ -61,6 +61,8 @@ class Work:
         Largest difference at which they agree.
     unit : str
         What the milliseconds are of.
+    reason : str
+        Why the bar may be missed, told where it is.
     """
 
     key: str
@@ -74,6 +76,7 @@ class Work:
     agreement: str = ""
     tolerance: float = 0.0
     unit: str = "call"
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def why(row: Row) -> str:
     """Return what is to be said of a row beyond its cells."""
-    return "; ".join(text for text in (row.outcome.failure, row.outcome.absent, row.outcome.note) if text)
+    reason = row.work.reason if row.status == "missed" else ""
+    return "; ".join(text for text in (row.outcome.failure, row.outcome.absent, reason, row.outcome.note) if text)
 
 
 def _peer(work: Work) -> str:

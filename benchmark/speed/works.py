@@ -9,7 +9,7 @@ from speed.rows import Bar, Work
 
 _TYPES = "17 types x 5 severities at 224 px"
 _CORRUPTED = "distance, of what is allowed"
-_APGD = "APGD-DLR, 6 epsilons, 100 steps, Lite0 at 64 px, 16 images"
+_APGD = "APGD-DLR, 6 epsilons, 100 steps, Lite0 at 64 px, 64 images"
 _MEASURES = "200 000 x 345 probabilities"
 _EPOCH = "cached epoch of input, 400 images to a normalised 224 px batch"
 _ENGINE = "clean and attacked evaluation of one fit"

@@ -155,6 +155,7 @@ def evaluate(
         outcome.missing,
         table,
         headline,
+        outcome.notes,
     )
 
 
@@ -476,7 +477,11 @@ def score(
     run_dir: str | Path = RUN_DIR,
     data_root: str | Path | None = None,
 ) -> EvaluationResult:
-    """Score a file of outputs that were computed elsewhere; clean measures only."""
+    """Score a file of outputs that were computed elsewhere; clean measures only.
+
+    A folder of ``--keep-outputs`` (``.../outputs/<variant>/<shots>``) will do, too. Outputs of another precision than
+    float32 become the row ``<model>@<precision>``, which the result names.
+    """
     from tlbench.engine.score import score as run_score
     from tlbench.methods.resolve import check_row_name
 
@@ -486,9 +491,9 @@ def score(
     outcome = run_score(
         Path(file), read, model=model, output=output, run_dir=Path(run_dir), base=base, data_root=data_root
     )
-    table, headline = _summary(read, model, Path(run_dir))
+    table, headline = _summary(read, outcome.model, Path(run_dir))
     return EvaluationResult(
-        read, model, Path(run_dir), (), outcome.complete, outcome.seconds, table=table, headline=headline
+        read, outcome.model, Path(run_dir), (), outcome.complete, outcome.seconds, table=table, headline=headline
     )
 
 

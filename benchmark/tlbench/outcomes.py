@@ -31,6 +31,9 @@ class EvaluationResult:
         One row a pair: ID and OOD accuracy, mean over seeds.
     headline : dict
         The model's line of the board: measure to value.
+    notes : tuple of str
+        What is to be known of the attacks that were made now, one line each: images on which one could not begin, how
+        many each member of AutoAttack broke, verdicts that an audit reversed. Numbers of them stand in the records.
     """
 
     suite: Suite = field(repr=False)
@@ -42,6 +45,7 @@ class EvaluationResult:
     missing: Mapping[str, str] = field(default_factory=dict)
     table: list[dict[str, Any]] = field(default_factory=list)
     headline: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -308,10 +308,7 @@ class _Trial:
             claimed.append(name)
             result = probe_gradient(predictor.module.eval(), self.images)
             if not result.passed:
-                raise _Broken(
-                    f"variant '{name}' claims a gradient: {result.detail}; compute without no_grad while images "
-                    "require a gradient, or declare Predictor(module, differentiable=False)"
-                )
+                raise _Broken(f"variant '{name}' claims a gradient: {result.detail}")
         return f"the gradient of {listed(claimed)} agrees with finite differences" if claimed else "claims no gradient"
 
     def batch_independence(self) -> str:

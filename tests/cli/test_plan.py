@@ -48,7 +48,7 @@ def test_a_plan_needs_neither_data_nor_weights(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": SOURCE},
+        env={**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "100"},
     )
     assert done.returncode == 0, done.stderr
     for said in (

@@ -69,7 +69,7 @@ def test_a_row_of_its_own_whose_outputs_are_kept_and_scored(folder: Path) -> Non
     assert scored.returncode == 0, scored.stderr
     nll = numbers(folder / "tlbench-runs", folder / "shades.toml", "nll")
     assert len(nll) == 6
-    assert all(nll[model, *place] == nll["again", *place] for model, *place in nll)
+    assert all(nll[model, *place] == nll["again@bfloat16", *place] for model, *place in nll)
 
 
 def test_help_teaches_what_they_cost(folder: Path) -> None:

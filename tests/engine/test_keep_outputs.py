@@ -115,7 +115,7 @@ def test_a_file_that_does_not_say_its_precision_is_of_float32(run_dir: Path, tmp
         pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "set.parquet")
         assert read_outputs(tmp_path / "set.parquet").precision == precision
     pq.write_table(table.replace_schema_metadata({"tlbench_precision": "float8"}), tmp_path / "set.parquet")
-    with pytest.raises(DataError, match="expected outputs in .*bfloat16.*, its metadata says 'float8'"):
+    with pytest.raises(DataError, match=r"expected outputs in .*bfloat16.*, its metadata says 'float8'"):
         read_outputs(tmp_path / "set.parquet")
 
 

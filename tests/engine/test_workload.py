@@ -12,6 +12,7 @@ from tlbench.engine.workload import attack_questions
 from tlbench.suites.spec import Attack
 
 CLASSES = 5
+ASKING = ("square", "autoattack", "foolbox-boundary", "foolbox-hopskipjump")
 NORMS = {"foolbox-l2-pgd": "l2", "foolbox-boundary": "l2", "foolbox-hopskipjump": "l2"}
 
 
@@ -50,7 +51,7 @@ def spec(name, **options):
         norm=NORMS.get(name, "linf"),
         epsilons=(0.01, 0.02, 0.05),
         steps=4,
-        queries=30,
+        **({"queries": 30} if name in ASKING else {}),
         **options,
     )
 

@@ -33,7 +33,10 @@ def leaderboard(
 def score(
     file: Annotated[
         Path,
-        typer.Argument(help="outputs of a network: Parquet, CSV, or a folder of --keep-outputs; see docs/results.md"),
+        typer.Argument(
+            help="outputs of a network: Parquet, CSV, or what --keep-outputs left in a run folder, "
+            ".../models/<model>/outputs/<variant>/<shots>; see docs/results.md"
+        ),
     ],
     suite: SuiteOption,
     model: Annotated[str, typer.Option("--model", help="row of the board")],

@@ -226,14 +226,23 @@ def show_status(status: StatusSummary) -> None:
     pace = status.pace
     parts = [f"forecast {hours(pace.forecast_hours)}"] if pace.forecast_hours is not None else []
     if pace.share < 1:
-        parts.append(f"so far {hours(pace.spent_hours)} for {pace.share:.0%} of the work")
+        parts.append(f"so far {hours(pace.spent_hours)} for {_part(pace.share)} of the work")
         if pace.expected_hours is not None:
             parts.append(f"at this pace {hours(pace.expected_hours)} in all")
+        elif pace.share > 0:
+            parts.append("too little to tell a pace from")
     else:
         parts.append(f"it took {hours(pace.spent_hours)}")
     print("; ".join(parts))
     for note in status.notes:
         _show_text(f"* {note}")
+
+
+def _part(share: float) -> str:
+    """Return a share of what is not finished; it is never told to be all of it, nor nothing where something is done."""
+    if 0 < share < 0.01:
+        return "less than 1%"
+    return "more than 99%" if share > 0.99 else f"{share:.0%}"
 
 
 def hours(value: float) -> str:

@@ -25,6 +25,7 @@ def result_as_json(result: EvaluationResult) -> dict[str, Any]:
         "complete": result.complete,
         "seconds": result.seconds,
         "failures": list(result.failures),
+        "notes": list(result.notes),
         "not_run": dict(result.missing),
         "synthetic": result.suite.synthetic,
         "headline": dict(result.headline),
@@ -41,7 +42,7 @@ def show_result(result: EvaluationResult, suite: str, *, told: bool = False, res
     suite : str
         As the user named it.
     told : bool
-        Whether every failure was told when it happened: it is counted then, and not told again.
+        Whether every note and failure was told when it came up: failures are counted then, and not told again.
     rest : str
         What an incomplete result means.
     """
@@ -51,8 +52,8 @@ def show_result(result: EvaluationResult, suite: str, *, told: bool = False, res
         print()
     if result.headline:
         show_table(["measure", result.model], list(result.headline.items()))
-    for failure in () if told else result.failures:
-        say(f"failed: {failure}")
+    for line in () if told else (*result.notes, *(f"failed: {failure}" for failure in result.failures)):
+        say(line)
     failed = f"{len(result.failures)} failed; " if result.failures else ""
     state = failed + ("complete" if result.complete else f"not complete; {_rest(result, rest)}")
     say(f"{state}; {result.seconds:.0f} s; records in {result.run_dir}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tlbench.cli.checks import checked_suite
-from tlbench.cli.console import show_json, show_table
+from tlbench.cli.console import say, show_json, show_table
 from tlbench.cli.options import JsonOption
 from tlbench.cli.showing_suite import show_suite
 
@@ -53,7 +53,16 @@ def show(
 def validate(file: Annotated[str, typer.Argument(help="a suite file of yours, or a name")]) -> None:
     """Check a suite file; a mistake is told with its place and the nearest name."""
     suite = checked_suite(file)
+    missing = []
+    if any(condition.kind != "clean" for condition in suite.conditions):
+        # Conditions can only be made with PyTorch, which takes seconds to load.
+        from tlbench.engine.checks import check_conditions, lacking
+
+        check_conditions(suite, file)
+        missing = [*lacking(suite.conditions).values()]
     print(f"{file}: a suite of {len(suite.tasks)} task(s), {len(suite.pairs)} pairs; hash {suite.hash}")
+    for problem in missing:
+        say(f"note: {problem}")
 
 
 @app.command()

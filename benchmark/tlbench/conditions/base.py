@@ -50,7 +50,7 @@ class Observed:
     found : bool tensor, shape (n,), or None
         Whether it survived that; it means nothing where ``audited`` is false, and changes nothing in ``survived``.
     unattacked : bool tensor, shape (n,), or None
-        For an attack: it could not begin on the image, although that was right when clean; such an image never survives.
+        For an attack: it could not begin on the image, which was right when clean; such an image never survives.
     """
 
     setting: Setting

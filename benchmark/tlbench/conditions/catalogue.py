@@ -52,7 +52,12 @@ VERSIONS: Final[dict[str, dict[str, int]]] = {
     },
 }
 
+# What only some attacks know, and its default.
 _RESTARTED: Final = ("apgd-ce", "apgd-dlr", "apgd-t")
+_AIMING: Final = ("apgd-t", "fab-t", "autoattack")
+_ASKING: Final = ("square", "autoattack", "foolbox-boundary", "foolbox-hopskipjump")
+_TARGETS: Final = 9
+_QUERIES: Final = 5000
 
 
 class _Shared(TypedDict):
@@ -118,8 +123,8 @@ def build_condition(
     iterations: int = 100,
     mode: str = "fast",
     restarts: int = 1,
-    targets: int = 9,
-    queries: int = 5000,
+    targets: int = _TARGETS,
+    queries: int = _QUERIES,
     audit: float = 0.0,
     table: int | None = None,
     image_size: int = 64,
@@ -176,7 +181,9 @@ def build_condition(
             chosen = (1, 2, 3, 4, 5) if severities is None else tuple(severities)
             return Corruption(name, chosen, table=table, image_size=image_size)
         if restarts != 1 and name not in _RESTARTED:
-            raise ValueError(f"it runs once, not {restarts} times; restarts are for {listed(_RESTARTED)}")
+            raise ValueError(f"it runs once, not {restarts} times; leave it out, restarts are for {listed(_RESTARTED)}")
+        _check_means(name, "targets", targets != _TARGETS, _AIMING)
+        _check_means(name, "queries", queries != _QUERIES, _ASKING)
         given = _given(kind, name, "epsilons", epsilons)
         # Names of norms and modes are checked by the attack itself.
         shared: _Shared = {"mode": cast("Mode", mode), "audit": audit}
@@ -225,8 +232,13 @@ def _attack(
 
     attack = FoolboxPGD(name, epsilons, iterations=iterations, **shared)
     if norm not in (None, attack.norm):
-        raise ValueError(f"its norm is '{attack.norm}', not '{norm}'")
+        raise ValueError(f"its norm is '{attack.norm}', not '{norm}'; write norm = \"{attack.norm}\"")
     return attack
+
+
+def _check_means(name: str, option: str, given: bool, known_to: Sequence[str]) -> None:
+    if given and name not in known_to:
+        raise ValueError(f"'{option}' means nothing to {name}; leave it out, it is for {listed(known_to)}")
 
 
 def _given(

@@ -11,7 +11,7 @@ from tlbench.errors import UsageError, listed, nearest
 from tlbench.methods.base import Method
 from tlbench.methods.resolve import Model, check_row_name, describe_model, model_of, resolve_model
 from tlbench.methods.trained import trained_model
-from tlbench.records.record import Precision
+from tlbench.records.record import Precision, row_in_precision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ def in_precision(model: Model, precision: Precision) -> Model:
     """
     if precision == "float32":
         return model
-    name = f"{model.name}@{precision}"
+    name = row_in_precision(model.name, precision)
     check_row_name(name)
     return replace(model, name=name)
 

@@ -171,8 +171,6 @@ def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: 
         try:
             if variant.broken:
                 raise FitError(variant.broken)
-            if kind == "attack" and variant.gradient:
-                raise FitError(variant.gradient)
             # Whatever the others are measured in, an attack is one of float32.
             precision = "float32" if kind == "attack" else work.precision
             if precision not in ready:

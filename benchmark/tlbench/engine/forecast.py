@@ -16,6 +16,7 @@ from tlbench.data.counts import count_domain, refuse_other_counts
 from tlbench.data.digests import NotRememberedError, remembered_only
 from tlbench.data.prepare import SuiteData
 from tlbench.engine.candidates import InnerFit, cost_left, inner_id, inner_methods
+from tlbench.engine.checks import check_suite, lacking
 from tlbench.engine.chosen import chosen_model, in_precision, read_precision
 from tlbench.engine.execute import pending
 from tlbench.engine.pace import network_of, sizing_of
@@ -24,7 +25,6 @@ from tlbench.engine.probe import Prober, Speeds, recalled_speeds, remember_speed
 from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
 from tlbench.engine.session import (
-    check_suite_names,
     condition_kinds,
     only_kinds,
     refuse_rehearsal,
@@ -135,7 +135,7 @@ def open_place(
     """
     read = suite if isinstance(suite, Suite) else load_suite(suite)
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
-    check_suite_names(read)
+    check_suite(read, None if isinstance(suite, Suite) else suite)
     chosen = Selection(**selection)
     chosen.check(read)
     data = SuiteData(read, base=base, data_root=data_root)
@@ -250,6 +250,8 @@ def open_plan(
     if by_rows:
         names = ", ".join(sorted({task for task, _ in by_rows}))
         notes.append(f"{names}: what is stored was told by its rows, without the images, which are not in the cache")
+    left = [m.condition for fit in counted if fit.measurements_left for m in fit.planned.measurements]
+    notes += map(str, lacking(left).values())
     searched = {(fit.planned.key.task, fit.planned.key.source) for fit in counted if fit.candidates_left}
     if place.held.nameless and searched - exact:
         names = ", ".join(sorted({task for task, _ in searched - exact}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tlbench.engine.measuring import Measurement, Place, make_condition, measure, unmet_need
 from tlbench.errors import FitError
 from tlbench.records.outputs import OutputsWriter, kept_outputs, writing_outputs
+from tlbench.records.spent import note_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +50,7 @@ def taken_over(work: Workshop, planned: PlannedFit, measurement: PlannedMeasurem
                 # An attack is the same in every precision; the row that it belongs to is not.
                 renamed = {"model": key.model, "seed": key.seed, "precision": measurement.precision}
                 work.models.adopt(measurement_id, other, **renamed)
+                note_seconds(work.models.folder, measurement_id, 0.0)
                 break
     return is_stored(work, planned, measurement, name)
 
@@ -73,21 +76,25 @@ def make_measurement(
     measured: MeasuredPredictor,
     variant: Variant,
 ) -> None:
-    """Measure a variant on a set under a condition, and store what comes out.
+    """Measure a variant on a set under a condition; store what comes out, and how long it took.
 
     Raises
     ------
     FitError
-        If what it needs is missing, or if it was stored without its outputs, which are kept now, and the numbers that
-        come with these are others.
+        If what it needs is missing, if it would follow a gradient that cannot be followed, or if it was stored without
+        its outputs, which are kept now, and the numbers that come with these are others.
     """
+    started = time.perf_counter()
     spec, where = measurement.condition, measurement.where
     condition = make_condition(spec, work.suite.protocol.image_size)
     reason = unmet_need(condition, measured)
     if reason:
         records = place.absent(condition.settings, spec.kind, "not_applicable", reason)
         work.models.write(place.measurement_id, records, {})
+        note_seconds(work.models.folder, place.measurement_id, 0.0)
         return
+    if "gradients" in condition.needs and variant.gradient:
+        raise FitError(variant.gradient)
     split = work.data.measured(
         planned.key.task, planned.sources, where.target, where.role, classes=where.classes, max_images=spec.max_images
     )
@@ -107,8 +114,11 @@ def make_measurement(
             keep=keep,
         )
         _store(work, place, result)
+    note_seconds(work.models.folder, place.measurement_id, time.perf_counter() - started)
     for note in result.notes:
-        work.reporter.say(f"{planned.key.model}, {planned.key.source} to {where.target} ({where.role}): {note}")
+        text = f"{planned.key.model}, {planned.key.source} to {where.target} ({where.role}): {note}"
+        work.notes.append(text)
+        work.reporter.say(text)
 
 
 def _store(work: Workshop, place: Place, result: Measurement) -> None:
@@ -153,7 +163,14 @@ def _keeping(
         return
     where = measurement.where
     path = _outputs_file(work, planned, measurement, place.variant)
-    with writing_outputs(path, planned.key, target=where.target, role=where.role, names=split.manifest.names) as writer:
+    with writing_outputs(
+        path,
+        planned.key,
+        target=where.target,
+        role=where.role,
+        names=split.manifest.names,
+        precision=measurement.precision,
+    ) as writer:
         yield writer
 
 

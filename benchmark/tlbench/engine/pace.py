@@ -17,6 +17,7 @@ from tlbench.engine.workload import FitWork, Sizing, Work, fit_work, measuring_w
 from tlbench.errors import PluginError
 from tlbench.methods.cost import Cost, cost_of
 from tlbench.models.zoo import load_backbone
+from tlbench.records.spent import noted_seconds
 from tlbench.records.store import ModelStore, write_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _FILE = "forecast.json"
 _IDLE_SECONDS = 900.0
 """A longer pause before a measurement, beyond three times what it should take, counts as an interruption."""
+_TELLING_SHARE = 0.02
+"""Of the work: what less of it took says nothing about the rest."""
 # Without a probe only proportions are known: a step asks three times what a forward pass does, a gradient twice.
 _PROPORTIONS = {"forward": 1.0, "features": 1.0, "step": 3.0, "gradient": 2.0}
 
@@ -44,7 +47,7 @@ class Pace:
     forecast_hours : float or None
         For the whole, by the speeds of the probe when it began; None where nothing was probed.
     expected_hours : float or None
-        For the whole, at the pace so far; None while nothing is done.
+        For the whole, at the pace so far; None while less than a fiftieth of the work is done.
     """
 
     share: float
@@ -158,7 +161,7 @@ def pace(rows: Sequence[tuple[Workshop, Sequence[FitWork]]]) -> Pace:
         share=share,
         spent_hours=spent / 3600,
         forecast_hours=hours if forecast else None,
-        expected_hours=spent / 3600 / share if share > 0 and spent > 0 else None,
+        expected_hours=spent / 3600 / share if share >= _TELLING_SHARE and spent > 0 else None,
     )
 
 
@@ -174,13 +177,14 @@ def _speeds_of(work: Workshop, whole: Work) -> Speeds | None:
 def _spent_seconds(
     work: Workshop, fits: Sequence[FitWork], speeds: Speeds | None, counted: set[str]
 ) -> Iterator[float]:
-    """Yield the seconds of every stored fit, and of the measurements that followed it one after the other.
+    """Yield the seconds of every stored fit, and of its measurements.
 
-    A measurement has no clock of its own: it took as long as passed since the one before it, unless that was a pause.
-    The seconds of a search are those of all its candidates; of one that is not done, those of the stored ones, each
-    once however many searches share it.
+    A measurement of an earlier version has not told how long it took: that is the time since the one before it, unless
+    it was a pause. The seconds of a search are those of all its candidates; of one that is not done, those of the
+    stored ones, each once however many searches share it.
     """
     columns = ["fit_id", "started", "seconds", "status"]
+    told = noted_seconds(work.models.folder)
     rows = {row["fit_id"]: row for row in work.models.fits().select(columns).to_pylist()}
     for one in fits:
         planned = one.planned
@@ -192,10 +196,12 @@ def _spent_seconds(
             continue
         yield row["seconds"]
         before = datetime.fromisoformat(row["started"]).timestamp() + row["seconds"]
-        for moment, should in sorted(_measured(work, planned, speeds)):
+        for moment, measurement_id, should in sorted(_measured(work, planned, speeds)):
             took = moment - before
             before = max(before, moment)
-            if 0 < took <= _IDLE_SECONDS + 3 * should:
+            if measurement_id in told:
+                yield told[measurement_id]
+            elif 0 < took <= _IDLE_SECONDS + 3 * should:
                 yield took
 
 
@@ -208,11 +214,12 @@ def _seconds_of(work: Workshop, fit_id: str) -> float:
         return 0.0  # made again by whoever needs it
 
 
-def _measured(work: Workshop, planned: PlannedFit, speeds: Speeds | None) -> Iterator[tuple[float, float]]:
-    """Yield when each stored measurement of a fit was written, and the seconds it should have taken."""
+def _measured(work: Workshop, planned: PlannedFit, speeds: Speeds | None) -> Iterator[tuple[float, str, float]]:
+    """Yield when each stored measurement of a fit was written, its id, and the seconds it should have taken."""
     for name in names_of(work, planned):
         for measurement in planned.measurements:
-            folder: Path = work.models.folder / "measurements" / measurement.id_for(planned.key.fit_id, name)
+            measurement_id = measurement.id_for(planned.key.fit_id, name)
+            folder: Path = work.models.folder / "measurements" / measurement_id
             if folder.is_dir():
                 hours: Mapping[str, float] = speeds.hours_of(measuring_work([measurement], 1.0)) if speeds else {}
-                yield folder.stat().st_mtime, 3600 * sum(hours.values())
+                yield folder.stat().st_mtime, measurement_id, 3600 * sum(hours.values())

@@ -17,17 +17,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tlbench.conditions.attacks.apgd import APGD
 from tlbench.conditions.base import Loss, Output
 from tlbench.data.cache import ImageCache
 from tlbench.data.decode import decode
 from tlbench.data.domain import Batch
 from tlbench.data.remembered import recall, remember
 from tlbench.data.resize import resize
+from tlbench.engine.checks import lacking
 from tlbench.engine.chunks import MOST_ON_CPU
 from tlbench.engine.measured import MeasuredPredictor
 from tlbench.engine.measuring import make_condition
 from tlbench.engine.provenance import device_name
+from tlbench.engine.workload import own_work
 from tlbench.methods.augment import augmented
 from tlbench.methods.base import Predictor
 from tlbench.methods.crops import box_of, resized_crop
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tlbench.conditions.base import ImageCondition
     from tlbench.engine.plan import AnyCondition
     from tlbench.models.backbone import Backbone
-    from tlbench.suites.spec import Protocol, Recipe
+    from tlbench.suites.spec import Attack, Protocol, Recipe
 
 PROBE_VERSION = 2
 _TIMED_SECONDS = 0.3  # spent on each operation at least
@@ -50,6 +51,10 @@ _CORES = os.cpu_count() or 1
 ON_ALL_CORES = {"decode": _CORES, "crop": _CORES}
 """Operations whose seconds are those of so many cores together; of the others, of one."""
 _CLASSES = 10
+_NOISY = 0.2  # mean step from pixel to pixel; that of uniform noise is a third
+_ONE_BY_ONE = frozenset({"foolbox-boundary", "foolbox-hopskipjump"})
+"""Attacks that search for each image alone, so that the network sees small batches."""
+_ASKING = _ONE_BY_ONE | {"square", "autoattack"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,10 @@ class Speeds:
     seconds : mapping of str to float
         By operation: ``step`` (forward, backward and the optimiser's share), ``features`` and ``forward`` (of the
         network as it trains, and as it is measured), ``gradient`` (to the image), ``view`` and ``crop`` (a training
-        image), ``walk`` (what an attack does besides asking the network), ``resample``, ``decode``, and every
-        corruption by its name. ``uncropped_view`` is what is done to a crop besides.
+        image), ``walk`` (what Auto-PGD does for a question besides asking the network), every other attack by its
+        name (the same; where it asks about images one by one, what a small batch costs a network more is in it),
+        ``resample``, ``decode``, and every corruption by its name. ``uncropped_view`` is what is done to a crop
+        besides.
     overlaps : bool
         Whether crops are cut while the network is busy: on a GPU, not on the cores that do both.
     found : mapping of str to str
@@ -144,9 +151,11 @@ class Prober:
             Whether the network is used as it is while fitting.
         """
         size, device, images = self._protocol.image_size, self._device, self._images
-        attacked = any(condition.kind == "attack" for condition in conditions)
+        attacks = [condition for condition in conditions if condition.kind == "attack"]
+        one_by_one = any(attack.name in _ONE_BY_ONE for attack in attacks)
         views = (recipe.augment, recipe.crop, recipe.flip)
-        asked = ("forward", *(("features",) if frozen else ()), *(("gradient",) if attacked else ()))
+        used = {"features": frozen, "gradient": bool(attacks), "call": one_by_one}
+        asked = ("forward", *(name for name, needed in used.items() if needed))
         seconds = {
             **self._once(
                 ("network", network.name, *asked),
@@ -161,8 +170,13 @@ class Prober:
             seconds |= step
         for condition in conditions:
             seconds |= self._once((condition.name,), lambda spec=condition: _condition_speed(spec, images, size))  # type: ignore[misc]
-        if attacked:
-            seconds |= self._once(("walk",), lambda: {"walk": _walk_seconds(images[:8])})
+        call = seconds.pop("call", 0.0)
+        for attack in attacks:
+            key = ("attack", attack.name, attack.norm)
+            own = self._once(key, lambda spec=attack: _attack_seconds(spec, images[:8], size))  # type: ignore[misc]
+            name = own_work(attack.name)
+            each = own["question"] + (own["calls"] * call if attack.name in _ONE_BY_ONE else 0.0)
+            seconds[name] = max(each, seconds.get(name, 0.0))
         resampled = [seconds.pop(name) for name in list(seconds) if name.startswith("resample/")]
         if resampled:
             seconds["resample"] = float(np.mean(resampled))
@@ -192,7 +206,15 @@ def _network_speeds(
     # One pass of a prepared network, as an evaluation cuts it.
     passes = {"forward": measured.chunk_of("forward"), "gradient": measured.chunk_of("gradient")}
     most = passes if device == "cpu" else {}
-    return {name: _network_seconds(calls[name], images, most.get(name, batch_size), device) for name in asked}
+    found = {
+        name: _network_seconds(calls[name], images, most.get(name, batch_size), device)
+        for name in asked
+        if name != "call"
+    }
+    if "call" in asked:
+        # Beyond what its images take in a batch.
+        found["call"] = max(0.0, _timed(lambda: measured.outputs(images[:1]), 1, device) - found["forward"])
+    return found
 
 
 def _network_seconds(call: Callable[[Tensor], object], images: Tensor, most: int, device: str) -> float:
@@ -264,7 +286,9 @@ def _condition_speed(spec: AnyCondition, images: Tensor, size: int) -> dict[str,
     """Return the seconds of an image that is corrupted or transformed; nothing for other conditions."""
     if spec.kind not in ("corruption", "transform"):
         return {}
-    made: ImageCondition = make_condition(spec, size)  # type: ignore[assignment]
+    # Without its package, the corruption that does the same with textures of its own is as fast.
+    makes = spec.model_copy(update={"name": "frost-generated"}) if lacking([spec]) else spec
+    made: ImageCondition = make_condition(makes, size)  # type: ignore[assignment]
     few = images[:2] if spec.kind == "corruption" else images[:8]
     batch = Batch(torch.arange(len(few)), tuple(map(str, range(len(few)))), few, _labels(few), "probe")
     made.apply(batch, made.settings[0])
@@ -277,27 +301,53 @@ def _setting_seconds(made: ImageCondition, batch: Batch, setting: Setting) -> fl
     return _timed(lambda: made.apply(batch, setting), len(batch), seconds=_TIMED_SECONDS / 3 / len(made.settings))
 
 
-class _Unbroken:
-    """A predictor that costs nothing and is never wrong: what is left of an attack is its own work."""
+class _Free:
+    """A predictor that costs nothing: what is left of an attack is its own work.
+
+    It is right about images and wrong about noise, so that an attack that begins with noise has something to do.
+    """
 
     output: Output = "logits"
     batch_dependent = False
     differentiable = True
 
+    def __init__(self) -> None:
+        self.images = self.calls = 0
+
     def start(self, setting: Setting) -> None:
-        pass
+        self.images = self.calls = 0
 
     def outputs(self, images: Tensor) -> Tensor:
-        return torch.tensor([1.0, 0.0, -1.0, -2.0]).repeat(len(images), 1)
+        self.images += len(images)
+        self.calls += 1
+        outputs = torch.tensor([1.0, 0.0, -1.0, -2.0]).repeat(len(images), 1)
+        row = images[:, :, 0].float() / (255 if images.dtype == torch.uint8 else 1)
+        outputs[:, 1] += 2 * ((row[..., 1:] - row[..., :-1]).abs().mean(dim=(1, 2)) > _NOISY)
+        return outputs
 
     def gradient(self, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         return self.outputs(images), torch.ones_like(images)
 
 
-def _walk_seconds(images: Tensor, steps: int = 5) -> float:
-    attack = APGD("apgd-dlr", "linf", [8 / 255], iterations=steps)
-    batch = Batch(torch.arange(len(images)), tuple(map(str, range(len(images)))), images, _labels(images), "probe")
-    return _timed(lambda: list(attack.observe(_Unbroken(), lambda: iter([batch]))), len(images) * (steps + 1))
+def _attack_seconds(spec: Attack, images: Tensor, size: int) -> dict[str, float]:
+    """Return the seconds of an attack's own work for a question about an image, and its calls for a question.
+
+    The attack itself is run, shorter than it is, with an epsilon that breaks nothing.
+    """
+    few = images[:2] if spec.name in _ONE_BY_ONE else images
+    short = {"epsilons": (1e-4,), "denominator": 1.0, "steps": 5, "restarts": 1, "audit": 0.0}
+    if spec.name in _ASKING:
+        short["queries"] = 200 if spec.name in _ONE_BY_ONE else 30
+    attack = make_condition(spec.model_copy(update=short), size)
+    batch = Batch(torch.arange(len(few)), tuple(map(str, range(len(few)))), few, _labels(few), "probe")
+    asked = _Free()
+
+    def run() -> None:
+        for _ in attack.observe(asked, lambda: iter([batch])):
+            pass
+
+    seconds = _timed(run, 1)
+    return {"question": seconds / asked.images, "calls": asked.calls / asked.images}
 
 
 def _decode_seconds(size: int, protocol: Protocol) -> float:

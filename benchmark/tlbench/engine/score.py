@@ -19,10 +19,11 @@ from tlbench.engine.measuring import Measurement, Place, clean_measurement, sett
 from tlbench.engine.plan import PlannedMeasurement, PlannedSet
 from tlbench.engine.provenance import packages, tlbench_version
 from tlbench.errors import DataError, FitError, UsageError, listed, nearest
+from tlbench.methods.resolve import check_row_name
 from tlbench.models.statistics import Output, Statistics
 from tlbench.models.temperature import fit_temperature
 from tlbench.records.outputs import OutputsFile, read_outputs
-from tlbench.records.record import FitKey
+from tlbench.records.record import FitKey, Precision, row_in_precision
 from tlbench.records.store import Store
 from tlbench.seeds import digest
 from tlbench.suites.spec import Role, Suite
@@ -39,6 +40,7 @@ class ScoreOutcome:
     Attributes
     ----------
     model : str
+        Row of the board: the name that was given and, where the outputs are not of float32, their precision.
     sets : int
         Sets of images that were scored, seeds counted apart.
     missing : int
@@ -85,7 +87,8 @@ def score(
         the file has them, give the temperature of the scaled measures.
     suite : Suite
     model : str
-        Row of the board; it stands in a section of its own, for nobody knows how the outputs were made.
+        Row of the board; it stands in a section of its own, for nobody knows how the outputs were made. Outputs that
+        were kept of an evaluation in another precision than float32 have its name added, as that evaluation's row has.
     output : {"logits", "log_probs", "scores"}
         What the outputs are.
     run_dir : Path
@@ -103,13 +106,15 @@ def score(
         If images are missing, unknown or there twice, outputs are not one a class, or allow no prediction. Nothing is
         written then.
     UsageError
-        If ``output`` is no kind of outputs.
+        If ``output`` is no kind of outputs, or no row can have the name.
     """
     started = time.monotonic()
     if output not in OUTPUTS:
         raise UsageError(f"--output {output}: expected {listed(OUTPUTS)}{nearest(output, OUTPUTS)}")
     kind = next(known for known in OUTPUTS if known == output)
     content = read_outputs(file)
+    model = row_in_precision(model, content.precision)
+    check_row_name(model, "--model")
     data = SuiteData(suite, base=base, data_root=Path(data_root) if data_root else None)
     known = dict(_sets(suite))
     fits: dict[FitKey, list[tuple[Place, Measurement]]] = {}
@@ -123,7 +128,11 @@ def score(
         try:
             temperatures[key] = _temperature(found, kind)
             fits[key] = [
-                (_place(key, one.planned), _measured(suite, key, one, kind, temperatures[key])) for one in found
+                (
+                    _place(key, one.planned, content.precision),
+                    _measured(suite, key, one, kind, temperatures[key], content.precision),
+                )
+                for one in found
             ]
         except FitError as problem:
             raise DataError(f"{file}: {source}, seed {seed}: {problem}") from None
@@ -132,10 +141,10 @@ def score(
     models = store.model(model)
     models.prepare({"model": model, "method": "outputs-file", "output": output, "sha256": content.sha256})
     for key, measured in fits.items():
-        models.write_fit(_fit_row(key, temperatures[key]))
+        models.write_fit(_fit_row(key, temperatures[key], content.precision))
         for place, measurement in measured:
             models.write(place.measurement_id, measurement.records, measurement.tables)
-        for place, spec in _inapplicable(suite, data, key):
+        for place, spec in _inapplicable(suite, data, key, content.precision):
             absent = place.absent(settings_of(spec.condition), spec.condition.kind, "not_applicable", _ONLY_CLEAN)
             models.write(place.measurement_id, absent, {})
     done = sum(len(measured) for measured in fits.values())
@@ -238,7 +247,9 @@ def _temperature(found: list[_Found], output: Output) -> float | None:
     return None
 
 
-def _measured(suite: Suite, key: FitKey, found: _Found, output: Output, temperature: float | None) -> Measurement:
+def _measured(
+    suite: Suite, key: FitKey, found: _Found, output: Output, temperature: float | None, precision: Precision
+) -> Measurement:
     statistics = Statistics(
         output=output,
         temperature=temperature,
@@ -247,10 +258,12 @@ def _measured(suite: Suite, key: FitKey, found: _Found, output: Output, temperat
         closed=suite.metrics.ece_closed,
     )
     statistics.add(torch.arange(len(found.split)), torch.from_numpy(found.split.labels.copy()), found.outputs)
-    return clean_measurement(suite, _place(key, found.planned), statistics, found.split.manifest)
+    return clean_measurement(suite, _place(key, found.planned, precision), statistics, found.split.manifest)
 
 
-def _inapplicable(suite: Suite, data: SuiteData, key: FitKey) -> Iterator[tuple[Place, PlannedMeasurement]]:
+def _inapplicable(
+    suite: Suite, data: SuiteData, key: FitKey, precision: Precision
+) -> Iterator[tuple[Place, PlannedMeasurement]]:
     """Yield the measurements of a fit that outputs cannot answer: other images would have been needed."""
     for (task, source, _, role), where in _all_sets(suite):
         for condition in suite.conditions:
@@ -265,10 +278,10 @@ def _inapplicable(suite: Suite, data: SuiteData, key: FitKey) -> Iterator[tuple[
                 max_images=condition.max_images,
             )
             planned = PlannedMeasurement(where, condition, split.hash, len(split))
-            yield _place(key, planned), planned
+            yield _place(key, planned, precision), planned
 
 
-def _place(key: FitKey, planned: PlannedMeasurement) -> Place:
+def _place(key: FitKey, planned: PlannedMeasurement, precision: Precision) -> Place:
     return Place(
         key=key,
         variant=_VARIANT,
@@ -276,7 +289,7 @@ def _place(key: FitKey, planned: PlannedMeasurement) -> Place:
         where=planned.where,
         split_hash=planned.split_hash,
         measurement_id=planned.id_for(key.fit_id, _VARIANT),
-        precision="unknown",
+        precision=precision,
     )
 
 
@@ -303,7 +316,7 @@ def _key(content: OutputsFile, suite: Suite, model: str, task: str, source: str,
     )
 
 
-def _fit_row(key: FitKey, temperature: float | None) -> dict[str, Any]:
+def _fit_row(key: FitKey, temperature: float | None, precision: Precision) -> dict[str, Any]:
     return {
         **asdict(key),
         # No fit was made here, so its cost is not zero but unknown: this status keeps it out of every mean.
@@ -314,7 +327,7 @@ def _fit_row(key: FitKey, temperature: float | None) -> dict[str, Any]:
         "plugin_source": "",
         "packages": packages(),
         "device": "unknown",
-        "precision": "unknown",
+        "precision": precision,
         "threads": 0,
         "batch_size": 0,
         "started": "",

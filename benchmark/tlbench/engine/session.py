@@ -9,13 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlbench import registry
-from tlbench.conditions.catalogue import check_available, condition_names
 from tlbench.data.counts import check_counts
 from tlbench.data.lock import check_lock
 from tlbench.data.prepare import SuiteData
-from tlbench.data.readers.catalogue import READERS
 from tlbench.data.rehearsal.rehearse import is_rehearsal
+from tlbench.engine.checks import check_suite, lacking
 from tlbench.engine.chosen import card_of, chosen_model, in_precision, read_precision
 from tlbench.engine.declared import DeclaredSizes
 from tlbench.engine.execute import pending, write_not_run
@@ -26,13 +24,12 @@ from tlbench.engine.progress import Reporter
 from tlbench.engine.provenance import choose_device, set_exact_arithmetic
 from tlbench.engine.workshop import Workshop
 from tlbench.errors import DataError, UnknownNameError, UsageError, WeightsError, listed, nearest
-from tlbench.methods.augment import AUGMENTATIONS
 from tlbench.methods.base import Method
 from tlbench.methods.resolve import Model
 from tlbench.metrics.catalogue import METRICS
 from tlbench.models.zoo import UNTRAINED, load_backbone
 from tlbench.records.store import Store
-from tlbench.suites.load import check_names, find_suite, load_suite
+from tlbench.suites.load import find_suite, load_suite
 from tlbench.suites.spec import Suite
 
 if TYPE_CHECKING:
@@ -66,6 +63,8 @@ class Outcome:
         Selected tasks that were not run for want of data, and where these were looked for.
     complete : bool
     seconds : float
+    notes : tuple of str
+        What is to be known of the measurements that were made now, one line each.
     """
 
     model: str
@@ -75,6 +74,7 @@ class Outcome:
     missing: Mapping[str, str]
     complete: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -122,12 +122,11 @@ class Session:
 
         Raises
         ------
-        TlbenchError
-            If a planned condition needs what is not on this machine; before any compute.
+        DataError
+            If a measurement that is to be made needs what is not on this machine; before any compute.
         """
         started = time.monotonic()
-        for kind, name in {(m.condition.kind, m.condition.name) for fit in self.fits for m in fit.measurements}:
-            check_available(kind, name)
+        self._check_available()
         self.work.store.prepare(self.suite.model_dump(mode="json"))
         self.work.models.prepare(card_of(self.work.model))
         for planned in self.fits[:1]:
@@ -149,7 +148,18 @@ class Session:
             dict(self.missing),
             complete,
             time.monotonic() - started,
+            tuple(self.work.notes),
         )
+
+    def _check_available(self) -> None:
+        missing = lacking(m.condition for planned in self.fits for m in planned.measurements)
+        for planned in self.fits if missing else ():
+            for measurement, variant in pending(self.work, planned):
+                problem = missing.get((measurement.condition.kind, measurement.condition.name))
+                own_id = measurement.id_for(planned.key.fit_id, variant)
+                # What an equal model of another name has measured is taken over, and not made.
+                if problem is not None and not any(model.has(own_id) for model in self.work.store.models()):
+                    raise problem
 
     def _tell_of_data(self) -> None:
         """Say what is to be known of the data, and record what cannot be run for want of them."""
@@ -191,7 +201,7 @@ def open_session(
     """
     read = suite if isinstance(suite, Suite) else load_suite(suite)
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
-    check_suite_names(read)
+    check_suite(read, None if isinstance(suite, Suite) else suite)
     kinds = condition_kinds(metrics)
     measured_in = read_precision(precision)
     chosen = in_precision(
@@ -263,18 +273,6 @@ def _tell_of_images(reporter: Reporter, label: str, done: int, total: int) -> No
         reporter.say(f"{label}: {total} images prepared")
     else:
         reporter.doing(f"{label} ({done}/{total} {'files' if reading else 'images prepared'})")
-
-
-def check_suite_names(suite: Suite) -> None:
-    """Raise where a suite names what nobody registered."""
-    check_names(
-        suite,
-        readers=READERS,
-        conditions=condition_names(),
-        backbones=registry.names("backbones"),
-        metrics=METRICS,
-        augmentations=AUGMENTATIONS,
-    )
 
 
 def selected_tasks(suite: Suite, selection: Selection) -> list[str]:

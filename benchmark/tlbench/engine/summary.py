@@ -99,7 +99,7 @@ class PlanSummary:
         As they were probed.
     seeds : tuple of int
     epochs : float or None
-        Of a fit; None where rows differ. 0 where nothing trains by epochs.
+        Of a fit, those of a head on kept features included; None where rows differ. 0 where nothing trains by epochs.
     training_images : int
         Of all fits to do, one epoch.
     training_passes, feature_passes : int

@@ -42,7 +42,7 @@ class Variant:
     broken : str
         Why it cannot be called at all, or depends on its batch without saying so: nothing of it is measured.
     gradient : str
-        Why its gradient cannot be followed although it claims to be differentiable: attacks fail.
+        Why its gradient cannot be followed although it claims to be differentiable: what needs one fails.
     scaling : str
         Why no temperature could be fitted.
     forward_passes : float

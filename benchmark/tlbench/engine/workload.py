@@ -228,11 +228,19 @@ def measuring_work(measurements: Sequence[PlannedMeasurement], passes: float, cl
                 work["transform/resample"] += images
             case "attack":
                 gradients, questions = attack_questions(condition, classes)
-                work["attack/walk"] += images * gradients
+                work[f"attack/{own_work(condition.name)}"] += images * (gradients + questions)
                 work["attack/gradient"] += round(images * gradients * passes)
                 work["attack/forward"] += round(images * questions * passes)
         work[f"{condition.kind}/forward"] += round(images * passes)
     return +work  # without what is zero
+
+
+def own_work(attack: str) -> str:
+    """Return the operation that is an attack's own work for a question, besides the network's.
+
+    Auto-PGD walks alike whatever its loss; the others have their own names.
+    """
+    return "walk" if attack.startswith("apgd") else attack
 
 
 def attack_questions(attack: Attack, classes: int | None = None) -> tuple[int, int]:

@@ -32,6 +32,8 @@ class Workshop:
         Whether the outputs for clean sets are written to the run folder.
     failures : list of str
         One line a failure, in the order in which they happened.
+    notes : list of str
+        What is to be known of the measurements that were made, one line each.
     features : FeatureCache
         Pooled features, shared by all fits of the process.
     data_notes : mapping of str to str
@@ -50,6 +52,7 @@ class Workshop:
     batch_size: int
     reporter: Reporter
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     precision: Precision = "float32"
     keep_outputs: bool = False
     features: FeatureCache = field(default_factory=FeatureCache)

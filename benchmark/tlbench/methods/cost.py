@@ -27,6 +27,8 @@ class Cost:
         Passes over the training images forward only: features, or a head trained on a frozen backbone.
     views : float or None
         Passes for which the CPU makes new views of the training images; None for those that train.
+    head_epochs : float
+        Epochs of a head that trains alone, be its features kept or computed anew in each of them.
     validated : float
         Passes over ID-val, forward only.
     recipe : Recipe or None
@@ -55,9 +57,10 @@ class Cost:
     predicts: float = 1.0
     keeps: Kept = "network"
     assumed: bool = False
+    head_epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        passes = (self.trained, self.forward, self.views or 0.0, self.validated, self.predicts)
+        passes = (self.trained, self.forward, self.views or 0.0, self.head_epochs, self.validated, self.predicts)
         if min(passes) < 0:
             raise ValueError(f"expected numbers of passes that are not negative, got {passes}")
 
@@ -68,8 +71,11 @@ class Cost:
 
     @property
     def epochs(self) -> float:
-        """Times that training goes through its images, whether a gradient reaches all weights or the head alone."""
-        return max(self.trained, self.viewed)
+        """Times that training goes through its images or their features.
+
+        A gradient may reach all weights, or the head alone.
+        """
+        return max(self.trained, self.viewed, self.head_epochs)
 
 
 PROBE_COST = Cost(forward=1, validated=1, keeps="head")
@@ -92,10 +98,11 @@ def recipe_cost(recipe: Recipe, *, cached: bool = True, cached_views: int | None
     changing = recipe.crop or recipe.flip or recipe.augment != "identity"
     if changing and cached and cached_views is not None:
         views = min(cached_views, recipe.epochs)
-        return Cost(forward=views, views=views, recipe=recipe, keeps="head")
+        return Cost(forward=views, views=views, recipe=recipe, keeps="head", head_epochs=recipe.epochs)
     if changing or not cached:
-        return Cost(forward=recipe.epochs, views=recipe.epochs, recipe=recipe, keeps="head")
-    return Cost(forward=1, recipe=recipe, keeps="head")
+        epochs = recipe.epochs
+        return Cost(forward=epochs, views=epochs, recipe=recipe, keeps="head", head_epochs=epochs)
+    return Cost(forward=1, recipe=recipe, keeps="head", head_epochs=recipe.epochs)
 
 
 def cost_of(method: Method, recipe: Recipe) -> Cost:
@@ -142,6 +149,7 @@ def together(costs: Sequence[Cost]) -> Cost:
         trained=sum(cost.trained for cost in costs),
         forward=once + sum(cost.forward for cost in costs if cost.viewed),
         views=sum(cost.viewed for cost in costs),
+        head_epochs=sum(cost.head_epochs for cost in costs),
         validated=sum(cost.validated for cost in costs),
         assumed=any(cost.assumed for cost in costs),
     )

@@ -339,7 +339,9 @@ def measure_attack(columns: Columns, *, epsilons: Sequence[float]) -> dict[tuple
         else:
             values[key] = _measure(name, _survival(tuple(epsilons) if epsilon is None else (epsilon,)), rows)
     if (clean & (breaking == 0)).any():
-        unattacked = _Measure(lambda c: float((c["breaking_epsilon"] == 0).mean()), lambda c: c["breaking_epsilon"] == 0)
+        unattacked = _Measure(
+            lambda c: float((c["breaking_epsilon"] == 0).mean()), lambda c: c["breaking_epsilon"] == 0
+        )
         chosen = {name: column[clean] for name, column in columns.items()}
         values["unattacked_share", None] = _measure("unattacked_share", unattacked, chosen)
     return values

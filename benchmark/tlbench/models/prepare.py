@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,11 @@ def prepare(module: nn.Module, example: Tensor) -> PreparedModule:
     pairs, norms = _pairs(folded, example)
     if not pairs:
         return made(plain, False, "not folded: no BatchNorm takes the output of a convolution only")
+    names: dict[int, list[str]] = {}
+    for name, layer in folded.named_modules(remove_duplicate=False):
+        names.setdefault(id(layer), []).append(name)
     for convolution, norm in pairs:
-        _fold(folded, convolution, norm)
+        _fold(folded, convolution, norm, names[id(norm)])
     try:
         after = folded(example)
     except Exception as error:  # a network may look into a layer that is no longer there: then it stays as it was
@@ -159,8 +163,8 @@ def _has_activation(layer: nn.Module) -> bool:
     return isinstance(layer, nn.BatchNorm2d) and type(layer).__name__ == "BatchNormAct2d"
 
 
-def _fold(module: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Multiply the scale of a BatchNorm into the convolution before it, and take the BatchNorm out."""
+def _fold(module: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d, names: Iterable[str]) -> None:
+    """Multiply the scale of a BatchNorm into the convolution before it, and take the BatchNorm out of its places."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
@@ -176,7 +180,6 @@ def _fold(module: nn.Module, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> No
     convolution.bias = nn.Parameter(shift.to(weight.dtype), requires_grad=False)
     act: Any = norm  # timm's fields, unknown to the type of a BatchNorm
     rest = nn.Sequential(act.drop, act.act) if _has_activation(norm) else nn.Identity()
-    for name, layer in list(module.named_modules(remove_duplicate=False)):
-        if layer is norm:
-            parent, _, child = name.rpartition(".")
-            setattr(module.get_submodule(parent), child, rest.eval())
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, rest.eval())

@@ -15,6 +15,10 @@ STEPS = {torch.float64: (1e-9, 1e-10, 1e-8, 1e-7), torch.float32: (2e-3, 2e-4)}
 """A fine-tuned network of ReLUs has kinks everywhere: between them, only the smallest steps of float64 fit."""
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 5e-2}
 BATCH_TOLERANCE = 1e-3
+WAY_OUT = (
+    "compute without no_grad while images require a gradient, or declare Predictor(module, differentiable=False): what "
+    "needs a gradient does not apply then"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def probe_gradient(module: nn.Module, images: Tensor, *, seed: int = 0) -> Probe
     the network passes for robust. Every direction moves all images and weighs all outputs at random, so that no path
     from pixels to outputs goes unseen. Runs on a copy in float64, in float32 with a wider tolerance where the module
     cannot be cast. A network whose outputs move by steps only is found out; steps beside a smooth path are not, for
-    neither gradient nor differences see them.
+    neither gradient nor differences see them. Outputs come first: of a predictor that returns NaN, that is told.
 
     Parameters
     ----------
@@ -65,8 +69,9 @@ def probe_gradient(module: nn.Module, images: Tensor, *, seed: int = 0) -> Probe
         # A module that casts to float32 inside leaves only rounding to a difference of float64's step.
         if dtype == torch.float64 and torch.equal(outputs, outputs.float().to(outputs.dtype)):
             continue
-        return _compared(copied, images.detach().to(dtype), seed)
-    return ProbeResult(False, f"the module cannot be copied and run in float64 or float32 ({reason})")
+        unanswered = _unanswered(copied, images.detach().to(dtype))
+        return ProbeResult(False, unanswered) if unanswered else _compared(copied, images.detach().to(dtype), seed)
+    return ProbeResult(False, f"the module cannot be copied and run in float64 or float32 ({reason}); {WAY_OUT}")
 
 
 def probe_batch_independence(module: nn.Module, images: Tensor) -> ProbeResult:
@@ -109,11 +114,25 @@ def probe_batch_independence(module: nn.Module, images: Tensor) -> ProbeResult:
     return ProbeResult(True, f"outputs agree within {BATCH_TOLERANCE:g} in other company")
 
 
+def _inside(images: Tensor) -> Tensor:
+    """Return images away from the edges of the pixel range, where a clamp would be a kink."""
+    return images.clamp(0.02, 0.98)
+
+
+def _unanswered(module: nn.Module, images: Tensor) -> str:
+    """Return where a predictor gives no numbers: on the images, or beside them; empty where it does everywhere."""
+    for which, some in (("images", images), ("images that were moved a little", _inside(images))):
+        with torch.no_grad():
+            bad = int(torch.isnan(module(some)).flatten(1).any(dim=1).sum())
+        if bad:
+            return f"the predictor returned NaN for {bad} of {len(some)} {which}"
+    return ""
+
+
 def _compared(module: nn.Module, images: Tensor, seed: int) -> ProbeResult:
     dtype = images.dtype
     rng = Generator().manual_seed(seed)
-    # Away from the edges of the pixel range, where a clamp would be a kink.
-    start = images.clamp(0.02, 0.98)
+    start = _inside(images)
     with torch.no_grad():
         here, elsewhere = module(start), module(1 - start)
     agreeing, worst = 0, ""
@@ -123,11 +142,11 @@ def _compared(module: nn.Module, images: Tensor, seed: int) -> ProbeResult:
         direction /= direction.square().mean().sqrt()
         gradient = _gradient(module, start, weights)
         if isinstance(gradient, str):
-            return ProbeResult(False, gradient)
+            return ProbeResult(False, f"{gradient}; {WAY_OUT}")
         if not bool(gradient.any()) and not torch.equal(here, elsewhere):
             # Finite differences of a staircase are zero, too.
             return ProbeResult(
-                False, "the gradient is zero everywhere although images differ in their outputs (rounding?)"
+                False, f"the gradient is zero everywhere although images differ in their outputs (rounding?); {WAY_OUT}"
             )
         slope = float((gradient * direction).sum())
         other = _nearest_difference(module, start, weights, direction, slope)
@@ -141,7 +160,7 @@ def _compared(module: nn.Module, images: Tensor, seed: int) -> ProbeResult:
         False,
         f"the gradient differs from finite differences along {DIRECTIONS - agreeing} of {DIRECTIONS} directions "
         f"({worst}): a part of the network is detached (no_grad, detach, rounding), and attacks would fail on it "
-        "without it being robust",
+        f"without it being robust; {WAY_OUT}",
     )
 
 

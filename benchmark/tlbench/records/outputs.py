@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -21,12 +21,14 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from tlbench.errors import DataError, listed, nearest
-from tlbench.records.record import FitKey
+from tlbench.records.record import FitKey, Precision
 from tlbench.records.schema import OUTPUTS
 from tlbench.records.store import explained, temporary
 
 OUTPUT_KEYS: Final = ("task", "source", "target", "role", "image", "seed")
 _GROUP_BYTES: Final = 8 * 2**20
+_PRECISION: Final = b"tlbench_precision"
+"""In a Parquet file's metadata; a file without it is of float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,8 @@ class OutputsFile:
         NaN beyond an image's own number of outputs, where the files of a folder differ in it.
     width : int64 array, shape (n,)
         An image's own number of outputs.
+    precision : {"float32", "bfloat16"}
+        Of the forward passes that they come from; float32 where the file does not say.
     """
 
     path: Path
@@ -56,6 +60,7 @@ class OutputsFile:
     seed: NDArray[np.int64]
     outputs: NDArray[np.float64]
     width: NDArray[np.int64]
+    precision: Precision = "float32"
 
     def __len__(self) -> int:
         return len(self.seed)
@@ -73,7 +78,8 @@ def read_outputs(path: Path) -> OutputsFile:
     Raises
     ------
     DataError
-        If the file cannot be read, a column is missing or of another kind, or a value is null.
+        If the file cannot be read, a column is missing or of another kind, or a value is null; or if the files of a
+        folder are of several precisions.
     """
     if path.is_dir():
         return _joined(path, [read_outputs(file) for file in _files(path)])
@@ -95,19 +101,36 @@ def read_outputs(path: Path) -> OutputsFile:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     outputs = _outputs(path, table)
     width = np.full(len(outputs), outputs.shape[1], dtype=np.int64)
-    return OutputsFile(path, digest, **words, seed=seed, outputs=outputs, width=width)
+    return OutputsFile(
+        path, digest, **words, seed=seed, outputs=outputs, width=width, precision=_precision(path, table)
+    )
+
+
+def _precision(path: Path, table: pa.Table) -> Precision:
+    said = (table.schema.metadata or {}).get(_PRECISION, b"float32").decode(errors="replace")
+    for known in get_args(Precision):
+        if said == known:
+            return known  # type: ignore[no-any-return]
+    raise DataError(f"{path}: expected outputs in {listed(get_args(Precision))}, its metadata says '{said}'")
 
 
 def _files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        deeper = sorted({str(found.parent.relative_to(folder)) for found in folder.rglob("*.parquet")})
-        way_out = f"; give one of the folders in it, {listed(deeper)}" if deeper else ""
-        raise DataError(f"{folder}: expected Parquet files of outputs, found none{way_out}")
+        found = {file.parent for file in folder.rglob("*.parquet")}
+        # A run folder holds other tables, too.
+        deeper = [one for one in sorted(found) if "outputs" in one.parts] or sorted(found)
+        named = [str(one.relative_to(folder)) for one in deeper]
+        way_out = f"; give one of the folders in it, {listed(named)}" if named else ""
+        raise DataError(
+            f"{folder}: expected a folder with the outputs of one variant, as --keep-outputs leaves them in "
+            f".../outputs/<variant>/<shots>, found no Parquet files{way_out}"
+        )
     return files
 
 
 def _joined(folder: Path, parts: Sequence[OutputsFile]) -> OutputsFile:
+    _check_precisions(folder, parts)
     widest = max(part.outputs.shape[1] for part in parts)
     outputs = np.full((sum(len(part) for part in parts), widest), np.nan)
     start = 0
@@ -117,7 +140,14 @@ def _joined(folder: Path, parts: Sequence[OutputsFile]) -> OutputsFile:
     words = {name: np.concatenate([getattr(part, name) for part in parts]) for name in OUTPUT_KEYS}
     width = np.concatenate([part.width for part in parts])
     digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
-    return OutputsFile(folder, digest, **words, outputs=outputs, width=width)
+    return OutputsFile(folder, digest, **words, outputs=outputs, width=width, precision=parts[0].precision)
+
+
+def _check_precisions(folder: Path, parts: Sequence[OutputsFile]) -> None:
+    first_of = {part.precision: part.path.name for part in reversed(parts)}
+    if len(first_of) > 1:
+        told = " and ".join(f"{precision} ({name})" for precision, name in sorted(first_of.items()))
+        raise DataError(f"{folder}: expected outputs of one precision, got {told}; give each a folder of its own")
 
 
 def kept_outputs(folder: Path, key: FitKey, variant: str, measurement_id: str) -> Path:
@@ -138,7 +168,7 @@ def _quoted(name: str) -> str:
 
 @contextlib.contextmanager
 def writing_outputs(
-    path: Path, key: FitKey, *, target: str, role: str, names: Sequence[str]
+    path: Path, key: FitKey, *, target: str, role: str, names: Sequence[str], precision: Precision = "float32"
 ) -> Iterator[OutputsWriter]:
     """Yield what takes the outputs for one set; the file appears once the block ends without an error.
 
@@ -150,6 +180,8 @@ def writing_outputs(
     target, role : str
     names : sequence of str
         The images' names, by their ids.
+    precision : {"float32", "bfloat16"}
+        Of the forward passes; it stands in the file's metadata.
     """
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,10 +193,10 @@ def writing_outputs(
             "role": role,
             "seed": key.seed,
         }
+        schema = OUTPUTS.with_metadata({**(OUTPUTS.metadata or {}), _PRECISION: precision.encode()})
+        options: dict[str, Any] = {"use_dictionary": list(OUTPUT_KEYS), "write_statistics": False}
         try:
-            with pyarrow.parquet.ParquetWriter(
-                written, OUTPUTS, compression="zstd", use_dictionary=list(OUTPUT_KEYS), write_statistics=False
-            ) as file:
+            with pyarrow.parquet.ParquetWriter(written, schema, compression="zstd", **options) as file:
                 writer = OutputsWriter(file, facts, names)
                 yield writer
                 writer.flush()

@@ -86,7 +86,8 @@ class Record(FitKey):
     reason : str
         Why there is no value; empty for ``ok``.
     precision : str
-        Of the measured forward passes; ``unknown`` for outputs that were computed elsewhere.
+        Of the measured forward passes; of outputs that were computed elsewhere, ``float32`` unless their file says
+        otherwise.
     """
 
     variant: str
@@ -107,6 +108,15 @@ class Record(FitKey):
     status: Status
     reason: str
     precision: str = "float32"
+
+
+def row_in_precision(model: str, precision: Precision) -> str:
+    """Return the row of the board that a model's numbers of a precision belong to; float32 has the plain name.
+
+    >>> row_in_precision("ncm", "float32"), row_in_precision("ncm", "bfloat16")
+    ('ncm', 'ncm@bfloat16')
+    """
+    return model if precision == "float32" else f"{model}@{precision}"
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Record))

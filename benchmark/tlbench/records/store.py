@@ -12,6 +12,7 @@
             measurements/<id>/           records.parquet, predictions.parquet, class_bins.parquet
             failures/<id>.parquet        records of what failed; gone once it succeeds
             outputs/<variant>/<shots>/   outputs for clean sets, where they were asked for
+            seconds.txt                  how long each measurement took, for ``tlbench status``
 
 A folder appears by one rename once it is whole, so a kill at any moment leaves either all of it or
 nothing. Locks are held by the kernel and vanish with their process.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,20 @@ def load_suite(ref: str | Path) -> Suite:
         raise SuiteError(f"{path}, {problem}") from None
     except ValidationError as problem:
         raise SuiteError(f"{path}, {_in_the_file(problem, document)}") from None
+
+
+def condition_entries(ref: str | Path) -> tuple[int, ...]:
+    """Return the number of the file's entry, from 1, in which each condition of a suite stands.
+
+    An entry with ``types`` stands for several conditions. Empty where the file names no condition.
+
+    Examples
+    --------
+    >>> condition_entries("digits")[:2]
+    (1, 2)
+    """
+    document = read_toml(find_suite(ref), error=SuiteError, what="a suite file")
+    return tuple(number for number, _ in _one_a_type(document.get("conditions", ())))
 
 
 def find_suite(ref: str | Path) -> Path:
@@ -244,13 +258,17 @@ def _in_the_file(problem: ValidationError, document: Mapping[str, Any]) -> str:
     conditions = document.get("conditions")
     if not isinstance(conditions, list):
         return explain(problem, document, Suite)
-    expanded, entry_of = [], []
-    for number, entry in enumerate(conditions):
-        types = entry.get("types") if isinstance(entry, dict) else None
-        for name in types or (None,):
-            expanded.append(entry if name is None else {**entry, "name": name})
-            entry_of.append(number)
-    text = one_line(explain(problem, {**document, "conditions": expanded}, Suite))
+    expanded = _one_a_type(conditions)
+    text = one_line(explain(problem, {**document, "conditions": [entry for _, entry in expanded]}, Suite))
     return re.sub(
-        r"^conditions, entry (\d+)", lambda found: f"conditions, entry {entry_of[int(found[1]) - 1] + 1}", text
+        r"^conditions, entry (\d+)", lambda found: f"conditions, entry {expanded[int(found[1]) - 1][0]}", text
     )
+
+
+def _one_a_type(conditions: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Return a condition a type, each with the number of its entry in the file."""
+    expanded = []
+    for number, entry in enumerate(conditions, 1):
+        types = entry.get("types") if isinstance(entry, dict) else None
+        expanded += [(number, entry if name is None else {**entry, "name": name}) for name in types or (None,)]
+    return expanded

@@ -252,7 +252,7 @@ class Corruption(Spec):
 
     kind: Literal["corruption"]
     name: str
-    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 2, 3, 4, 5)
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field((1, 2, 3, 4, 5), min_length=1)
     table: Literal[32, 64, 224] | None = Field(None, description="published parameter table; default: the image size")
     roles: tuple[Role, ...] = ("id-test",)
     max_images: int | None = Field(None, ge=1)

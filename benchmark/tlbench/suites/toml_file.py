@@ -144,7 +144,7 @@ def explain(problem: ValidationError, document: Mapping[str, Any], model: type[B
     same = [error for where, error in errors if where == place]
     if same[0]["type"] == "extra_forbidden":
         return _unknown_key(place, document, model)
-    others = len({where for where, _ in errors}) - 1
+    others = len({where for where, _ in strange or deepest}) - 1
     more = f" (and {others} more)" if others and not any(error["type"] == "value_error" for error in same) else ""
     return _sentence(place, same) + more
 

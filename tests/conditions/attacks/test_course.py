@@ -153,7 +153,7 @@ def test_where_nobody_drawn_has_an_implied_verdict_the_next_image_that_has_one_s
     assert len(others) > 5
     kept = sorted(mute + others)
     attack = APGD("apgd-dlr", "linf", epsilons["linf"], audit=draws[mute[-1]] + 1e-9, **options)
-    for order, size in ((kept, len(kept)), (kept[::-1], 7), (others[::-1] + mute, 3), (mute + others, 1)):
+    for order, size in ((kept, len(kept)), (others[::-1] + mute, 7)):
         verdicts = audits_of(attack, plain_predictor(networks["dense"]), cut(part_of(some, order), size))
         assert {image for image, _ in verdicts} == {others[0]}
 

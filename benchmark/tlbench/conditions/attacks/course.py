@@ -50,17 +50,19 @@ class Course:
     **Audit.** The order of epsilons spares most of the work, because a verdict at one epsilon implies those at others.
     Images whose own draw is below `Attack.audit` are attacked at the implied epsilons, too, each time from the start
     that they would have had there. The draw derives from the image's identity and the attack's name, so neither the
-    order of images nor the predictor decides who is audited. Where nobody is drawn, the image with the smallest draw
-    among those right when clean stands in: of a small set one image is audited at least. Verdicts stay what they are.
+    order of images nor the predictor decides who is drawn. A verdict may imply nothing (an image that survives every
+    epsilon of an attack that climbs). Where that is so of everybody who is drawn, or nobody is, the image with the
+    smallest draw among those whose verdict does imply another stands in: one image is audited at least, if there is
+    any to audit. Verdicts stay what they are.
     """
 
     attack: Attack
     predictor: Measured
     waiting: deque[_Try] = field(default_factory=deque)
     finished: list[_Open] = field(default_factory=list)
-    anyone_drawn: bool = False
+    any_audited: bool = False
     standby: tuple[float, _Try] | None = None
-    """The image that is audited if nobody is drawn, by its draw; its batch stays open until that is known."""
+    """The image that is audited if nobody else is, by its draw; its batch alone stays open until that is known."""
 
     def run(self, source: Iterator[Batch]) -> Iterator[Observed]:
         """Yield every batch's rows when its last image has ended."""
@@ -98,9 +100,6 @@ class Course:
         opened = _Open(batch, correct, [0] * len(batch.ids), [], len(rows))
         if not rows:
             self.finished.append(opened)
-        if not self.anyone_drawn and any(self._draw(opened, row) < self.attack.audit for row in rows):
-            self.anyone_drawn = True
-            self._release()
         self.waiting.extend(_Try(opened, row, self.attack.ladder.first) for row in rows)
 
     def _enter(self, runner: Runner, entering: list[_Try], keys: Iterable[int]) -> None:
@@ -125,10 +124,15 @@ class Course:
             return
         assert verdict is not None
         owner.verdicts[row] = verdict
+        if not self.attack.audit or not self.attack.ladder.implied(verdict):
+            self._one_less(owner)
+            return
         draw = self._draw(owner, row)
         if draw < self.attack.audit:
+            self.any_audited = True
+            self._release()
             self._audit(attempt)
-        elif self.attack.audit > 0 and not self.anyone_drawn and (self.standby is None or draw < self.standby[0]):
+        elif not self.any_audited and (self.standby is None or draw < self.standby[0]):
             self._release()
             self.standby = (draw, attempt)
         else:

@@ -179,7 +179,7 @@ class FoolboxDecision(MinimumNormAttack):
             raise ValueError(f"expected one of {tuple(STEPS)}, got '{name}'")
         super().__init__(name, norm, epsilons, iterations=STEPS[name] if iterations is None else iterations)
         if name == "foolbox-boundary" and norm != "l2":
-            raise ValueError(f"expected the norm 'l2' for '{name}', got '{norm}'")
+            raise ValueError(f"expected the norm 'l2' for '{name}', got '{norm}'; write norm = \"l2\"")
         if queries < 1:
             raise ValueError(f"expected at least one question for '{name}', got {queries}")
         self.queries = queries
