@@ -137,7 +137,7 @@ PREDICTIONS = _schema(
             "breaking_epsilon",
             _exact,
             True,
-            "attacks: smallest epsilon that broke it; 0 if wrong when clean or if it could not begin, inf if none broke it",
+            "attacks: smallest epsilon that broke it; 0 if wrong when clean or if it could not begin; inf if none",
         ),
     )
 )
