@@ -41,6 +41,7 @@ def row(bar=None, peer=None, ours=None, *, tolerance=None, **outcome):
 def test_a_row_is_judged_by_its_bar(made, status, code):
     assert made.status == status
     assert exit_code([row(Bar(1.0), 2.0, 1.0), made]) == code
+    assert exit_code([made], bars=False) == (0 if made.status == "missed" else code)
 
 
 @pytest.mark.parametrize("difference", [0.2, math.nan, None])
@@ -184,6 +185,7 @@ def test_every_row_of_the_table_has_a_module_and_a_bar_or_none():
     [
         (["--only", "gradeint"], "there is no row 'gradeint'; did you mean 'gradient'?"),
         (["--repetitions", "0"], "expected at least 1"),
+        (["--json", "no-such-folder/rows.json"], "there is no no-such-folder"),
         (["--write", "page.md", "--quick"], "leave out --quick"),
         (["--write", "page.md", "--only", "gradient"], "the page is of all rows"),
         (["--only", "gradient", "--keep", "no-such-file.json"], "--keep no-such-file.json"),

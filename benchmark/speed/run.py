@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     effort = Effort(repetitions=options.repetitions, quick=options.quick)
     if options.repetitions < 1:
         parser.error(f"--repetitions {options.repetitions}: expected at least 1")
+    for option, file in (("--json", options.json), ("--write", options.write)):
+        if file is not None and not file.parent.is_dir():
+            parser.error(f"{option} {file}: expected a file in a folder that exists, there is no {file.parent}")
     if options.write is not None and (options.quick or options.repetitions < 3):
         parser.error("--write: the page is of whole work and at least 3 repetitions; leave out --quick")
     if options.write is not None and len(wanted) < len(WORKS) and options.keep is None:
@@ -47,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {**earlier, **fresh}
     rows = [Row(work, found[work.key]) for work in WORKS.values() if work.key in found]
     print(table.plain(rows, facts))
+    if options.quick:
+        print("--quick: less work than the rows are named for; a missed bar means nothing, and is no error")
     if options.json is not None:
         options.json.write_text(table.as_json(rows, facts, effort.repetitions), encoding="utf-8")
     if options.write is not None:
         options.write.write_text(table.markdown(rows, facts, effort.repetitions), encoding="utf-8")
-    return exit_code(rows)
+    return exit_code(rows, bars=not options.quick)
 
 
 def measured(works: Sequence[Work], effort: Effort, themes: Mapping[str, Theme] | None = None) -> Iterator[Outcome]:
@@ -101,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m speed", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="ROW", action="extend", help="rows to measure, by key")
     parser.add_argument("--list", action="store_true", help="print the rows' keys and stop")
-    parser.add_argument("--quick", action="store_true", help="smaller work, for a look at the direction")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller work, for a look at the direction; bars do not count"
+    )
     parser.add_argument("--repetitions", type=int, default=3, help="turns of every side (default 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found as JSON")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="rows of an earlier --json that are not measured now")
