@@ -9,7 +9,7 @@ from tlbench.cli.console import say, show_json, show_table
 from tlbench.cli.options import RUNS
 
 if TYPE_CHECKING:
-    from tlbench.outcomes import EvaluationResult, GridRowResult
+    from tlbench.api.result import EvaluationResult, GridRowResult
 
 _TRY_AGAIN = "the same command tries the rest again"
 

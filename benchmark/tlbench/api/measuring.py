@@ -1,35 +1,24 @@
-"""What a user calls: each function a short composition of the floors below.
-
-The engine and pandas are imported inside the functions that need them, so that reading a suite or
-printing help costs nothing.
-"""
+"""Runs: planned, done, looked at, and outputs from elsewhere scored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlbench.api.given import RUN_DIR, as_suite, check_is_made
+from tlbench.api.result import EvaluationResult, GridRowResult
+from tlbench.api.selection import read_selection, read_shots, several
 from tlbench.errors import UsageError, WeightsError
-from tlbench.outcomes import EvaluationResult, GridRowResult
-from tlbench.selection import read_selection, read_shots, several
-from tlbench.suites.load import find_suite, load_suite
+from tlbench.suites.load import find_suite
 from tlbench.suites.spec import Suite
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import nn
 
-    from tlbench.data.build import Preparation
-    from tlbench.data.inventory import Inventory
-    from tlbench.data.verify import Verification
     from tlbench.engine.summary import PlanSummary, StatusSummary
-    from tlbench.leaderboard.board import Board
     from tlbench.methods.base import Method, Predictor
     from tlbench.methods.resolve import Model
-
-RUN_DIR = "tlbench-runs"
 
 
 def evaluate(
@@ -108,14 +97,14 @@ def evaluate(
     # Importing the engine brings PyTorch, which no other command needs.
     from tlbench.engine.session import open_session
 
-    _check_is_made(model)
+    check_is_made(model)
     if recipe is not None:
         from tlbench.methods.declared_grid import at_point
 
         if model is None:
             raise UsageError("--recipe: networks that are already trained have no recipe")
         model, shots = at_point(
-            _read(suite),
+            as_suite(suite),
             model,
             recipe,
             settings=settings,
@@ -212,7 +201,7 @@ def plan(
     """
     from tlbench.engine.budget import read_budget
 
-    _check_is_made(model)
+    check_is_made(model)
     hours = None if budget is None else read_budget(budget)
     # Importing the rest brings PyTorch.
     from tlbench.engine.forecast import forecast_row, open_place, open_plan
@@ -243,27 +232,6 @@ def plan(
     ]
     prober = Prober(place.suite.protocol, opened[0].work.device, batch_size) if probe else None
     return summarise([forecast_row(one, prober) for one in opened], place.suite.protocol.image_size, hours)
-
-
-def _rows_to_plan(
-    suite: Suite,
-    model: str | Method | Model,
-    grid: bool,
-    recipe: str | None,
-    shots: Sequence[str] | None,
-    **named: Any,
-) -> list[tuple[str | Method | Model, Sequence[str] | None, dict[str, Any]]]:
-    """Return the models that are planned for, each with its shots and what names it."""
-    if not grid and recipe is None:
-        return [(model, shots, named)]
-    from tlbench.methods.declared_grid import at_point, rows_of
-
-    if grid:
-        rows = rows_of(suite, model, recipe=recipe, shots=read_shots(shots), **named)
-        return [(row.model, (row.shots,), {"backbone": row.backbone}) for row in rows]
-    assert recipe is not None
-    chosen, amounts = at_point(suite, model, recipe, shots=read_shots(shots), **named)
-    return [(chosen, amounts, {})]
 
 
 def status(
@@ -364,8 +332,8 @@ def evaluate_grid(
     """
     from tlbench.methods.declared_grid import rows_of
 
-    _check_is_made(model)
-    read = _read(suite)
+    check_is_made(model)
+    read = as_suite(suite)
     rows = rows_of(read, model, settings=settings, backbone=backbone, shots=read_shots(shots), recipe=recipe, name=name)
     told = say or (lambda text: None)
     results = []
@@ -399,92 +367,6 @@ def evaluate_grid(
     return tuple(results)
 
 
-def leaderboard(
-    suite: str | Path | Suite, *, metric: str | None = None, run_dir: str | Path = RUN_DIR, published: bool = True
-) -> Board:
-    """Return a suite's board from published and local results.
-
-    Parameters
-    ----------
-    suite : str, Path or Suite
-    metric : str, optional
-        Ranked by this instead of the suite's primary metric.
-    run_dir : path
-        Local results, whose rows are marked.
-    published : bool
-        Whether to show the published results.
-    """
-    from tlbench.leaderboard.board import make_board, needed
-    from tlbench.leaderboard.tables import load_priced, load_scored
-
-    read = _read(suite)
-    records = load_scored(read, needed(read, metric), run_dir=Path(run_dir), published=published)
-    fits = load_priced(read, run_dir=Path(run_dir), published=published)
-    board = make_board(records, fits, read, metric=metric)
-    return board if isinstance(suite, Suite) else replace(board, reference=str(suite))
-
-
-def load_results(
-    suite: str | Path | Suite | None = None, *, run_dir: str | Path = RUN_DIR, published: bool = True
-) -> pd.DataFrame:
-    """Return records as a tidy frame, one number a row; see ``docs/schema.md`` for its columns."""
-    from tlbench.leaderboard.tables import load_results as load
-
-    return load(suite, run_dir=Path(run_dir), published=published)
-
-
-def load_predictions(
-    suite: str | Path | Suite, model: str, *, run_dir: str | Path = RUN_DIR, published: bool = True
-) -> pd.DataFrame:
-    """Return a model's predictions as a tidy frame, one image under one setting a row."""
-    from tlbench.leaderboard.tables import load_predictions as load
-
-    return load(suite, model, run_dir=Path(run_dir), published=published)
-
-
-def submit(
-    run: str | Path,
-    *,
-    suite: str | Path | Suite | None = None,
-    model: str | None = None,
-    card: str | Path | None = None,
-    results: str | Path = "results",
-    allow_incomplete: bool = False,
-) -> Path:
-    """Write a model's finished work to the results folder, ready for a pull request.
-
-    Parameters
-    ----------
-    run : path
-        A run folder, or one model's folder inside it.
-    suite, model : optional
-        Which, where the run folder holds several.
-    card : path, optional
-        A model card to publish with the numbers.
-    results : path
-        The board's folder.
-    allow_incomplete : bool
-        Publish although measurements or seeds are missing: the row then stands unranked.
-
-    Returns
-    -------
-    Path
-        The folder that was written.
-    """
-    from tlbench.submissions.pack import locate
-    from tlbench.submissions.pack import submit as pack
-
-    found_suite, found_model, run_dir = locate(Path(run), suite, model)
-    return pack(
-        run_dir,
-        suite=found_suite,
-        model=found_model,
-        card=Path(card) if card else None,
-        results=Path(results),
-        allow_incomplete=allow_incomplete,
-    )
-
-
 def score(
     file: str | Path,
     suite: str | Path | Suite,
@@ -503,7 +385,7 @@ def score(
     from tlbench.methods.resolve import check_row_name
 
     check_row_name(model, "--model")
-    read = _read(suite)
+    read = as_suite(suite)
     base = None if isinstance(suite, Suite) else find_suite(suite).parent
     outcome = run_score(
         Path(file), read, model=model, output=output, run_dir=Path(run_dir), base=base, data_root=data_root
@@ -514,83 +396,25 @@ def score(
     )
 
 
-def data_status(
-    suite: str | Path | Suite,
-    *,
-    data_root: str | Path | None = None,
-    tasks: Sequence[str] = (),
-    quiet: bool = False,
-) -> Inventory:
-    """Return what is there of a suite's data; lists names, decodes nothing."""
-    from tlbench.data.inventory import find_data, take_inventory
-    from tlbench.engine.progress import Reporter
+def _rows_to_plan(
+    suite: Suite,
+    model: str | Method | Model,
+    grid: bool,
+    recipe: str | None,
+    shots: Sequence[str] | None,
+    **named: Any,
+) -> list[tuple[str | Method | Model, Sequence[str] | None, dict[str, Any]]]:
+    """Return the models that are planned for, each with its shots and what names it."""
+    if not grid and recipe is None:
+        return [(model, shots, named)]
+    from tlbench.methods.declared_grid import at_point, rows_of
 
-    place = find_data(suite, data_root)
-    chosen = place.chosen(several(tasks) or ())
-    with Reporter(sum(len(place.suite.tasks[task].domains) for task in chosen), quiet=quiet) as reporter:
-
-        def looking(name: str) -> None:
-            reporter.doing(name)
-            reporter.advance()
-
-        return take_inventory(place, chosen, looking=looking)
-
-
-def data_verify(
-    suite: str | Path | Suite,
-    *,
-    data_root: str | Path | None = None,
-    tasks: Sequence[str] = (),
-    deep: bool = True,
-    quiet: bool = False,
-) -> Verification:
-    """Hold a suite's data against what it says of them: numbers, classes, members, and every image readable."""
-    from tlbench.data.inventory import find_data
-    from tlbench.data.verify import decode_all, verify
-    from tlbench.engine.progress import ImagesTold, Reporter
-
-    with Reporter(0, quiet=quiet) as reporter:
-        told = ImagesTold(reporter, "decoded")
-        reporter.doing("looking at names")
-        found = verify(find_data(suite, data_root), several(tasks) or (), progress=told)
-        reporter.total = found.images
-        return decode_all(found, told) if deep else found
-
-
-def data_prepare(
-    suite: str | Path | Suite,
-    *,
-    data_root: str | Path | None = None,
-    tasks: Sequence[str] = (),
-    quiet: bool = False,
-) -> Preparation:
-    """Put a suite's images into the cache, where a run would find them; a killed one goes on where it stopped."""
-    from tlbench.data.build import build, plan_preparation
-    from tlbench.data.inventory import find_data
-    from tlbench.data.sizes import in_gigabytes
-    from tlbench.engine.progress import ImagesTold, Reporter
-
-    with Reporter(0, quiet=quiet) as reporter:
-        told = ImagesTold(reporter, "prepared")
-        reporter.doing("looking at names")
-        made = plan_preparation(find_data(suite, data_root), several(tasks) or (), progress=told)
-        reporter.total = made.images
-        if made.images:
-            reporter.say(
-                f"{made.images} images to prepare: {in_gigabytes(made.bytes)} in {made.folder}, "
-                f"where {in_gigabytes(made.free_bytes)} are free"
-            )
-        build(made, progress=told)
-    return made
-
-
-def _read(suite: str | Path | Suite) -> Suite:
-    return suite if isinstance(suite, Suite) else load_suite(suite)
-
-
-def _check_is_made(model: object) -> None:
-    if isinstance(model, type):
-        raise UsageError(f"expected a method object, got a class; write {model.__name__}()")
+    if grid:
+        rows = rows_of(suite, model, recipe=recipe, shots=read_shots(shots), **named)
+        return [(row.model, (row.shots,), {"backbone": row.backbone}) for row in rows]
+    assert recipe is not None
+    chosen, amounts = at_point(suite, model, recipe, shots=read_shots(shots), **named)
+    return [(chosen, amounts, {})]
 
 
 def _summary(
