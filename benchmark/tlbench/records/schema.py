@@ -164,6 +164,15 @@ AUDITS = _schema(
     )
 )
 
+OUTCOMES = _schema(
+    (
+        ("measurement_id", _text, False, "the clean measurement that these outcomes belong to"),
+        ("split_hash", _text, False, "manifest hash of the measured split"),
+        ("n", _short, False, "images in the split"),
+        ("correct", pa.binary(), False, "one bit an image in the manifest's order, first image in the highest bit"),
+    )
+)
+
 MANIFESTS = _schema(
     (
         ("task", _text, False, "task"),
@@ -195,12 +204,18 @@ TABLES: Mapping[str, pa.Schema] = {
     "predictions": PREDICTIONS,
     "class_bins": CLASS_BINS,
     "audits": AUDITS,
+    "outcomes": OUTCOMES,
     "manifests": MANIFESTS,
     "outputs": OUTPUTS,
 }
 
 
 _ABOUT: Mapping[str, tuple[str, ...]] = {
+    "outcomes": (
+        "Which images of every clean set were right: small enough to be published for any suite, and what intervals",
+        "and comparisons of accuracy are made from. Read them with `tlbench.records.outcomes.unpacked`.",
+        "",
+    ),
     "outputs": (
         "Kept on request only (`tlbench evaluate --keep-outputs`), in the run folder below",
         "`models/<model>/outputs/<variant>/<shots>/`, one file a clean set; for a method that reads its target they",
