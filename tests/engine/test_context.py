@@ -121,8 +121,23 @@ def test_another_fit_adds_its_reads_and_its_cost() -> None:
 
 def test_the_cost_of_a_stored_fit_is_counted_from_its_facts() -> None:
     given = context(Finetune())
-    given.count({"images_seen": 7, "saved_bytes": 9, "parameters_trained": 5, "seconds": 1.5, "device": "cpu"}, 0.25)
-    given.count({"images_seen": 1, "saved_bytes": 2, "parameters_trained": 6}, 0.0)
+    kept = {"images_seen": 7, "saved_bytes": 9, "parameters_trained": 5, "seconds": 1.5, "device": "cpu"}
+    given.count("one", kept, 0.25)
+    given.count("two", {"images_seen": 1, "saved_bytes": 2, "parameters_trained": 6}, 0.0)
     assert given.owed_seconds == 1.25
     assert (given.budget.images_seen, given.budget.saved_bytes, given.budget.parameters_trained) == (8, 9, 6)
     assert given.budget.seconds == 1.5
+
+
+def test_a_fit_that_is_asked_for_twice_costs_once() -> None:
+    given = context(Finetune())
+    probe = {"images_seen": 7, "backward_passes": 0, "seconds": 1.0}
+    own = {"images_seen": 7, "backward_passes": 0, "parameters_trained": 0, "saved_bytes": 0, "seconds": 1.0}
+    tuned = {"images_seen": 27, "backward_passes": 20, "seconds": 5.0, "parts": {"probe": own}}
+    given.count("probe", probe, 0.5)
+    given.count("tuned", tuned, 2.0)
+    given.count("tuned", tuned, 2.0)
+    assert (given.budget.images_seen, given.budget.backward_passes, given.budget.seconds) == (27, 20, 5.0)
+    # Half a second and four were spent here, on what takes five.
+    assert given.owed_seconds == 0.5
+    assert {part: budget.images_seen for part, budget in given.parts.items()} == {"probe": 7, "tuned": 20}

@@ -12,7 +12,7 @@ import pytest
 from tlbench import api, registry
 from tlbench.engine.forecast import Place, Row, forecast_row, open_place, open_plan
 from tlbench.engine.pace import pace
-from tlbench.engine.parts import everything
+from tlbench.engine.parts import Part, everything
 from tlbench.engine.summary import PlanSummary, summarise
 from tlbench.methods.cost import Cost
 from tlbench.methods.resolve import example_of
@@ -63,6 +63,11 @@ class Folders:
         (file,) = self.run_dir.glob(f"*/fits/{fit_id}/fit.json")
         return int(json.loads(file.read_text())["facts"]["images_seen"])
 
+    def seen_beside(self, fit_id: str, parts: tuple[Part, ...]) -> int:
+        """Return what a fit saw beside all that it asks for, each of which costs once however it is asked for."""
+        within = {part.fit_id: part.parts for part in everything(parts)}
+        return self.seen(fit_id) - sum(self.seen_beside(*part) for part in within.items())
+
 
 @pytest.fixture(scope="module")
 def folders(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
@@ -93,7 +98,7 @@ def test_an_evaluation_makes_the_fits_and_sees_the_images_that_were_planned(name
         (one.planned.key.fit_id, itself, one.parts),
         *((part.fit_id, part.sizing.cost, part.parts) for part in everything(one.parts)),
     ):
-        own = folders.seen(fit_id) - sum(folders.seen(part.fit_id) for part in parts)
+        own = folders.seen_beside(fit_id, parts)
         # Outputs on ID-val are no images that a fit learns from, features of it are.
         besides, rest = divmod(own - round(TRAIN * passes(name, cost)), VAL)
         assert rest == 0, (own, cost)

@@ -6,7 +6,7 @@ import copy
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -73,6 +73,8 @@ class FitContext:
     budget : Budget
     owed_seconds : float
         By how much the sub-fits took longer when they were made than when this fit asked for them.
+    parts : dict of str to Budget
+        Every fit that was asked for, here or within another one, by id, and what it took beside those that it asks for.
     candidates : list of mapping
         What searches within the sub-fits tried.
     train_split, val_split : Split
@@ -107,6 +109,7 @@ class FitContext:
         self.train_split, self.val_split = train, val
         self.budget = Budget()
         self.owed_seconds = 0.0
+        self.parts: dict[str, Budget] = {}
         self.candidates: list[Mapping[str, Any]] = []
         self.reads: set[Tag] = set()
         self._info = ClassInfo(class_info, method, self.reads)
@@ -241,20 +244,20 @@ class FitContext:
             self.reads |= inner.reads
             self.budget.add(inner.budget)
 
-    def count(self, facts: Mapping[str, Any], spent_seconds: float) -> None:
-        """Add what a sub-fit read and cost, whether it was made now or before, and how long that took now."""
+    def count(self, fit_id: str, facts: Mapping[str, Any], spent_seconds: float) -> None:
+        """Add what a sub-fit read and cost, whether it was made now or before, and how long that took now.
+
+        A fit that is asked for twice, or within two others (a probe, and fine-tuning that starts from it), costs once.
+        """
         self.reads |= set(json.loads(facts.get("data_read", "[]")))
-        self.candidates += json.loads(facts.get("candidates", "[]"))
-        self.owed_seconds += float(facts.get("seconds", 0.0)) - spent_seconds
-        self.budget.add(
-            Budget(
-                images_seen=int(facts.get("images_seen", 0)),
-                backward_passes=int(facts.get("backward_passes", 0)),
-                parameters_trained=int(facts.get("parameters_trained", 0)),
-                saved_bytes=int(facts.get("saved_bytes", 0)),
-                seconds=float(facts.get("seconds", 0.0)),
-            )
-        )
+        if fit_id not in self.parts:
+            self.candidates += json.loads(facts.get("candidates", "[]"))
+        self.owed_seconds -= spent_seconds
+        for part, own in own_budgets(fit_id, facts).items():
+            if part not in self.parts:
+                self.parts[part] = own
+                self.budget.add(own)
+                self.owed_seconds += own.seconds
 
     def example(self, most: int) -> Tensor:
         """Return a few of the source's images for trying a predictor, float in [0, 1], on the device."""
@@ -287,10 +290,22 @@ class FitContext:
         """Return what another method is given on the same data."""
         inner = copy.copy(self)
         inner.method, inner.reads, inner.budget, inner._counted = other, set(), Budget(), set()
+        inner.parts = {}
         inner.class_info = inner._info = self._info.for_method(other, inner.reads)
         inner.seed = seed
         inner.backbone = cast(Backbone, _SeededBackbone(self._theta0, inner.rng))
         return inner
+
+
+def own_budgets(fit_id: str, facts: Mapping[str, Any]) -> dict[str, Budget]:
+    """Return what a stored fit, and every fit that it asked for, took beside those that they asked for, by id."""
+    parts = {part: Budget(**own) for part, own in facts.get("parts", {}).items()}
+    own = Budget(**{column.name: facts.get(column.name, column.default) for column in fields(Budget)})
+    for part in parts.values():
+        own.images_seen -= part.images_seen
+        own.backward_passes -= part.backward_passes
+        own.seconds -= part.seconds
+    return {fit_id: own, **parts}
 
 
 @final

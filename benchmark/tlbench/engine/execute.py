@@ -161,7 +161,7 @@ def _fit_other(work: Workshop, planned: PlannedFit, other: Method, seed: int, pa
     except FitError:
         parent.budget.add(inner.budget)  # what it cost before it failed was spent
         raise
-    parent.count(stored.facts, time.monotonic() - started)
+    parent.count(fit_id, stored.facts, time.monotonic() - started)
     return stored.fitted
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,8 @@ class StoredFit:
     ----------
     fitted : Fitted
     facts : dict
-        Cost and provenance, the columns of the fits table that do not come from the fit's key.
+        Cost and provenance, the columns of the fits table that do not come from the fit's key; and, for who asks for
+        this fit, the passes backward and the ``parts`` that it asked for itself.
     trained : bool
         Whether it was trained just now rather than rebuilt.
     """
@@ -150,6 +151,8 @@ def _train(fit_id: str, method: Method, context: FitContext, store: Store, say: 
         "peak_memory_bytes": peak_memory_bytes(context.device),
         "parameters_trained": context.budget.parameters_trained,
         "images_seen": context.budget.images_seen,
+        "backward_passes": context.budget.backward_passes,
+        "parts": {part: asdict(own) for part, own in context.parts.items()},
         "saved_bytes": context.budget.saved_bytes,
         "data_read": json.dumps(sorted(context.reads)),
         "candidates": json.dumps([*context.candidates, *fitted.candidates]),
