@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tlbench.leaderboard.board import make_board
+from tlbench.leaderboard.measured import load_measured
 from tlbench.leaderboard.tables import load_fits, load_results
 from tlbench.suites.load import load_suite
 
@@ -20,9 +21,10 @@ BLOCK = re.compile(
 def board_as_markdown(suite: str, results: Path) -> str:
     """Return the published board of a suite; nobody's local results have a part in it."""
     loaded = load_suite(suite)
-    records = load_results(loaded, run_dir=results / "none", results=results)
-    fits = load_fits(loaded, run_dir=results / "none", results=results)
-    return make_board(records, fits, loaded).to_text("markdown")
+    places = {"run_dir": results / "none", "results": results}
+    records, fits = load_results(loaded, **places), load_fits(loaded, **places)
+    measured = load_measured(loaded, records=records, **places)
+    return make_board(records, fits, loaded, measured=measured).to_text("markdown")
 
 
 def with_boards(text: str, results: Path) -> str:

@@ -19,14 +19,17 @@ __all__ = [
     "Predictor",
     "TlbenchError",
     "__version__",
+    "analyze",
+    "compare",
     "evaluate",
+    "leaderboard",
     "load_predictions",
     "load_results",
     "load_suite",
 ]
 
 if TYPE_CHECKING:
-    from tlbench.api import evaluate, load_predictions, load_results
+    from tlbench.api import analyze, compare, evaluate, leaderboard, load_predictions, load_results
     from tlbench.errors import TlbenchError
     from tlbench.methods.base import Fitted, Hooks, Method, Predictor
     from tlbench.methods.cost import Cost
@@ -42,6 +45,8 @@ else:
         "PostHoc": "tlbench.methods.posthoc",
         "Predictor": "tlbench.methods.base",
         "TlbenchError": "tlbench.errors",
+        "analyze": "tlbench.api",
+        "compare": "tlbench.api",
         "evaluate": "tlbench.api",
         "load_predictions": "tlbench.api",
         "load_results": "tlbench.api",
@@ -49,6 +54,8 @@ else:
     }
 
     def __getattr__(name):
+        if name == "leaderboard":
+            return importlib.import_module("tlbench.leaderboard")  # a package that is called: see there
         if name not in _HOMES:
             raise AttributeError(f"module 'tlbench' has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -132,11 +132,18 @@ def test_a_hierarchy_moves_neither_the_suite_nor_the_fits_of_others(blobs: Path,
     assert not set(before) & set(after)
 
 
-def test_classes_that_the_data_do_not_have_are_told_before_any_fit(with_tree: Path) -> None:
+def test_classes_that_the_data_do_not_have_are_told_before_any_fit_of_who_reads_them(
+    with_tree: Path, tmp_path: Path
+) -> None:
     (with_tree.parent / "place.hierarchy.toml").write_text(TREE.replace('"top"', '"topp"'))
-    suite = load_suite(with_tree)  # the suite alone cannot know
-    with pytest.raises(SuiteError, match=r"task 'blobs', hierarchy: groups\.outer: 'topp' .* did you mean 'top'"):
-        ids(suite, with_tree.parent, "linear-probe")
+    load_suite(with_tree)  # the suite alone cannot know
+    options = {"seeds": [0], "only": ["source=right"], "metrics": ["accuracy"], "quiet": True, "threads": 1}
+    where = r"with-tree\.toml, tasks\.blobs\.hierarchy: groups\.outer: 'topp' .* did you mean 'top'.*those of the data"
+    with pytest.raises(SuiteError, match=where):
+        evaluate(with_tree, Loki(Knn(), distances="hierarchy"), run_dir=tmp_path, **options)
+    assert not list(tmp_path.rglob("*.parquet"))
+    # Whoever does not read it is not stopped by it.
+    assert evaluate(with_tree, Knn(), run_dir=tmp_path, **options).complete
 
 
 def test_rows_that_read_it_stand_apart_and_without_one_there_is_a_reason(

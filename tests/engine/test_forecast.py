@@ -186,6 +186,31 @@ def test_what_is_stored_is_not_counted_again(blobs: Path, tmp_path: Path) -> Non
     assert (rest.fits_to_do, rest.measurements_to_do, rest.images, rest.feature_passes) == (0, 0, 0, 0)
 
 
+def test_what_an_equal_model_or_another_version_has_is_not_planned_for(blobs: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seeds": [0], "metrics": ["accuracy"], "run_dir": tmp_path, "threads": 1}
+    api.evaluate(blobs, "ncm", **options, quiet=True)
+    equal = api.plan(blobs, "ncm", name="again", probe=False, **options)
+    assert (equal.fits, equal.fits_to_do, equal.measurements_to_do, equal.images) == (2, 0, 0, 0)
+    later = blobs.with_name("later.toml")
+    later.write_text(f"version = 2\n{blobs.read_text()}")
+    asked = {key: value for key, value in options.items() if key != "threads"}
+    other = api.plan(later, "ncm", probe=False, **options)
+    assert load_suite(later).hash != load_suite(blobs).hash
+    assert (other.fits_to_do, other.measurements_to_do) == (0, 0)
+    # What is stored under the row's own name is another question.
+    assert api.status(later, "ncm", **asked).measurements_to_do == other.measurements
+    assert not api.evaluate(later, "ncm", **options, quiet=True).failures
+    assert api.status(later, "ncm", **asked).measurements_to_do == 0
+
+
+def test_where_a_method_does_not_apply_nothing_is_planned_and_the_reason_told(tmp_path: Path) -> None:
+    found = api.plan("digits", "loki(distances=hierarchy)", run_dir=tmp_path, probe=False, threads=1)
+    assert (found.fits, found.measurements, found.images) == (0, 0, 0)
+    (note,) = [note for note in found.notes if "does not apply" in note]
+    assert note.startswith("loki(linear-probe,distances=hierarchy) does not apply to 'digits/optdigits', 'digits/")
+    assert note.endswith("needs a class hierarchy, the suite has none for this task")
+
+
 def test_shards_share_out_the_work_of_the_whole(tmp_path: Path) -> None:
     parts = [of_pacs(tmp_path, shard=f"{part}/5") for part in range(1, 6)]
     assert sum(part.training_passes for part in parts) == of_pacs(tmp_path).training_passes

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tlbench import api
 from tlbench.cli import main
+from tlbench.engine.session import open_session
 from tlbench.methods.base import Context, Fitted, Method, Predictor
 from tlbench.methods.linear_probe import LinearProbe
 from tlbench.suites.load import load_suite
@@ -54,6 +55,16 @@ def test_the_unranked_are_measured_on_clean_sets_alone(blobs: Path, run_dir: Pat
     assert kinds(frame, "main") == {"clean", "shift", "contrast", "apgd-dlr"}
     assert kinds(frame, "heavy") == {"clean"}
     assert {"id-val", "id-test", "ood-test"} == set(frame.query("variant == 'heavy'").role)
+
+
+def test_progress_counts_every_variant_and_what_is_taken_over(blobs: Path, run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "runs")
+    for folder, name in ((tmp_path / "new", None), (tmp_path / "runs", "equal")):
+        asked: dict[str, Any] = {"run_dir": folder, "selection": {"seeds": (0,)}, "metrics": ["accuracy"], "threads": 1}
+        session = open_session(blobs, Twice(), name=name, quiet=True, **asked)
+        session.run()
+        # Two variants; ID-val and ID-test of two sources, and three pairs.
+        assert (session.work.reporter.done, session.work.reporter.total) == (14, 14)
 
 
 def test_asked_for_all_of_them_it_measures_what_is_missing(blobs: Path, run_dir: Path, tmp_path: Path) -> None:

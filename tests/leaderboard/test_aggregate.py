@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from tlbench.errors import UnknownNameError, UsageError
-from tlbench.leaderboard.aggregate import Score, combine_standard_errors, costs, prepare, score_rows
+from tlbench.leaderboard.aggregate import Score, combine_standard_errors, score_rows
+from tlbench.leaderboard.costs import costs
 from tlbench.leaderboard.forms import form
+from tlbench.leaderboard.prepared import prepare
 from tlbench.leaderboard.tables import load_fits, load_results
 
 

@@ -22,7 +22,7 @@ from tlbench.submissions.pack import submit
 
 def test_missing_folders_give_an_empty_table_with_its_types(run: Any) -> None:
     records = load_results(run.suite, run_dir="nowhere", results="nowhere either")
-    assert list(records.columns) == [*COLUMNS, "origin"]
+    assert list(records.columns) == [*COLUMNS, "origin", "level"]
     assert len(records) == 0
     run.add("m")
     filled = load_results(run.suite, run_dir=run.folder, published=False)

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlbench.errors import PluginError, TlbenchError, UnknownNameError, UsageError
+from tlbench.methods.adabn import Adabn
+from tlbench.methods.base import Method
+from tlbench.methods.deep_ensemble import DeepEnsemble
+from tlbench.methods.finetune import Finetune
+from tlbench.methods.loki import Loki
 from tlbench.methods.resolve import ROW_NAME, describe_model, model_of, resolve_model
+from tlbench.methods.temperature import Temperature
 
 PLUGIN = '''
 import tlbench
@@ -278,7 +284,8 @@ def test_a_card_lies_beside_its_method_wherever_it_is_read_from(folder: Path, mo
 def test_overriding_a_card_makes_another_row() -> None:
     model = resolve_model("card.toml", settings=["lr=1"], backbone="timm:resnet18")
     assert model.method.settings()["lr"] == 1.0
-    assert model.name.startswith("our-model(")
+    assert model.name == "our-model(lr=1.0)@resnet18"
+    assert resolve_model("adabn", backbone="timm:resnet18").name == "adabn(finetune)@resnet18"
     assert resolve_model("card.toml", settings=["lr=1"]).name == "our-model(lr=1.0)"
     assert resolve_model("card.toml", settings=["lr=1"], name="mine-too").name == "mine-too"
 
@@ -328,6 +335,25 @@ def test_a_method_made_in_python_is_a_model_with_its_source(folder: Path, monkey
     kind = importlib.import_module("made_in_python").MyMethod
     model = model_of(kind(lr=0.1), name=None)
     assert (model.name, model.source) == ("my-method(lr=0.1)", PLUGIN)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        (DeepEnsemble(members=2.5), "DeepEnsemble: setting 'members': expected a whole number, got 2.5"),
+        (Temperature(Finetune(lr="0.1")), "Finetune: setting 'lr': expected a number or none, got '0.1'"),
+    ],
+)
+def test_settings_given_in_python_are_held_to_their_types(method: Method, told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        model_of(method)
+
+
+def test_what_builds_on_a_method_takes_nothing_else() -> None:
+    with pytest.raises(ValueError, match="expected a method as the base of Loki, got 'knn'"):
+        Loki("knn")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Adabn: expected a method to build on, got <class"):
+        Adabn(base=Finetune)  # type: ignore[arg-type]
 
 
 @given(st.text(alphabet="amine.py:(),='\" \\/-1", max_size=20))

@@ -19,6 +19,7 @@ from tlbench.methods.fitted import state_of
 from tlbench.methods.resolve import resolve_model
 from tlbench.methods.star_sse import CosineByEpoch, StarSse
 from tlbench.methods.training import recompute_batchnorm
+from tlbench.suites.spec import Recipe
 from tlbench.testing import RECIPE, SIZES, assert_method
 
 from .conftest import MakeContext
@@ -241,3 +242,9 @@ def test_every_variant_gets_its_own_temperature(context_for: MakeContext) -> Non
     assert isinstance(fitted, Fitted)
     assert set(fitted.variants) == {"main", "soup", "parent"}
     assert fitted.predictor().forward_passes == 2
+
+
+def test_all_weights_train_whatever_the_suites_recipe() -> None:
+    recipe = Recipe(regime="head-only", epochs=3)
+    assert StarSse(members=1).cost(recipe).trained == 3
+    assert StarSse().null_config()[1].settings()["regime"] == "full"

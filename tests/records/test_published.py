@@ -16,7 +16,7 @@ from tlbench.records import published
 from tlbench.records.compact import with_derivable, without_derivable, write_compact
 from tlbench.records.precision import as_stored
 from tlbench.records.published import PublishedModel, model_folder, published_folder, published_models
-from tlbench.records.schema import PREDICTIONS, RECORDS
+from tlbench.records.schema import OUTCOMES, PREDICTIONS, RECORDS
 
 
 def record(**changes: object) -> dict[str, object]:
@@ -74,6 +74,19 @@ def test_a_file_too_large_to_be_true_is_not_opened(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(published, "MAX_FILE_BYTES", 100)
     with pytest.raises(StoreError, match="at most 100 bytes"):
         found.table("records")
+
+
+def test_a_long_text_that_stands_in_many_rows_is_not_unpacked(tmp_path: Path) -> None:
+    rows = 5_000
+    words = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([b"x" * 1_000_000]))
+    ids = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["m"]))
+    columns = {"measurement_id": ids, "split_hash": ids, "n": np.zeros(rows, np.int32), "correct": words}
+    found = place(tmp_path, pa.Table.from_pylist([record()], schema=RECORDS))
+    path = found.folder / "outcomes.parquet"
+    pq.write_table(pa.table(columns).replace_schema_metadata(OUTCOMES.metadata), path, compression="zstd")
+    assert path.stat().st_size < 5_000
+    with pytest.raises(StoreError, match="when unpacked, got 5,000,0"):
+        found.table("outcomes")
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

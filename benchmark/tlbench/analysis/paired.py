@@ -16,9 +16,8 @@ a mean unbiased also for three seeds, and the interval takes the t quantile that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -26,16 +25,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from tlbench.metrics.resampling import KNOWN_DEGREES, drawn_shares, pooled_degrees, resampled_means
 from tlbench.metrics.uncertainty import LEAST_CLUSTERS
-from tlbench.seeds import derive
 
 Measure = Literal["accuracy", "nll", "brier"]
+MEASURES: Final[tuple[Measure, ...]] = ("accuracy", "nll", "brier")
 
 _CELL: Final = ["task", "source", "target"]
 _IMAGE: Final = [*_CELL, "seed", "id", "image", "cluster", "split_hash", "deterministic"]
 _COLUMNS: Final[dict[str, str]] = {"accuracy": "rank", "nll": "log_likelihood", "brier": "brier"}
 _ROW: Final = ["settings_hash", "backbone", "weights_hash", "shots", "precision", "origin"]
-_KNOWN_DEGREES: Final = 1e9  # from here on, t is the normal distribution
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,13 @@ class Difference:
     low: float | None
     high: float | None
 
+    @property
+    def verdict(self) -> str | None:
+        """``"higher"`` or ``"lower"`` where the interval leaves out zero, else ``"undecided"``; None without one."""
+        if self.low is None or self.high is None:
+            return None
+        return "higher" if self.low > 0 else "lower" if self.high < 0 else "undecided"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -68,6 +74,9 @@ class Comparison:
         ``low``, ``high``, ``seeds_sd`` (of the difference, over seeds), ``verdict`` and ``reason``. The verdict is
         ``"higher"`` or ``"lower"`` where the interval leaves out zero, else ``"undecided"``; without an interval it is
         null, and the reason says why.
+    tasks : DataFrame
+        One row a task, the mean over its pairs: ``task``, ``pairs``, ``judged_pairs`` (those that have an interval),
+        ``difference``, ``standard_error``, ``low``, ``high``, ``verdict`` and ``reason``, as above.
     mean : Difference
         Plain mean over tasks of the mean over their pairs. It has an interval where all of them have one.
     mean_judged : Difference or None
@@ -80,6 +89,7 @@ class Comparison:
     """
 
     pairs: pd.DataFrame
+    tasks: pd.DataFrame
     mean: Difference
     mean_judged: Difference | None
     seeds: tuple[int, ...]
@@ -154,11 +164,31 @@ def compare(
     each = [difference(row) for row in np.eye(len(cells))]
     return Comparison(
         pairs=_frame(cells, each),
+        tasks=_task_frame(cells, many, difference),
         mean=difference(_weights(cells, np.ones_like(many))),
         mean_judged=difference(_weights(cells, many)) if many.any() else None,
         seeds=seeds,
         seeds_resampled=len(seeds) > 1,
     )
+
+
+def side_by_side(
+    first: pd.DataFrame, second: pd.DataFrame, *, measure: Measure = "accuracy", role: str = "ood-test"
+) -> pd.DataFrame:
+    """Return what is compared, image by image.
+
+    Parameters, errors as for `compare`.
+
+    Returns
+    -------
+    DataFrame
+        One row an image, pair and seed: ``task``, ``source``, ``target``, ``seed``, ``id``, ``image``, ``cluster``, and
+        the measure's values ``first`` and ``second``; 1 or 0 for accuracy.
+    """
+    joined, _ = _joined(first, second, measure, role)
+    named = joined.rename(columns={"value": "first", "value_other": "second"})
+    columns = [*_CELL, "seed", "id", "image", "cluster", "first", "second"]
+    return named[columns].sort_values([*_CELL, "seed", "id"], ignore_index=True)
 
 
 def compare_clusters(
@@ -308,12 +338,11 @@ def _samples(cells: Sequence[_Cell], draws: int) -> NDArray[np.float64]:
     all_units = _all_units(cells)
     for column, cell in enumerate(cells):
         known = all_units[cell.drawn_from]
-        images = _drawn(len(known), draws, ("images", *cell.drawn_from))
+        images = drawn_shares(len(known), draws, ("images", *cell.drawn_from))
         if len(cell.units) < len(known):
             images = images[:, np.searchsorted(known, cell.units)]
-        fits = _drawn(len(cell.sums), draws, ("fits", cell.task, cell.source))
-        totals = images @ cell.sums.T.astype(np.float32)
-        samples[:, column] = (fits * totals).sum(axis=1) / (images @ cell.images.astype(np.float32))
+        fits = drawn_shares(len(cell.sums), draws, ("fits", cell.task, cell.source))
+        samples[:, column] = resampled_means(images, fits, cell.sums, cell.images)
     return samples
 
 
@@ -323,19 +352,6 @@ def _all_units(cells: Sequence[_Cell]) -> dict[tuple[str, ...], NDArray[np.objec
     for cell in cells:
         units[cell.drawn_from] = np.union1d(units.get(cell.drawn_from, cell.units), cell.units)
     return units
-
-
-@lru_cache(maxsize=64)
-def _drawn(units: int, draws: int, name: tuple[str, ...]) -> NDArray[np.float32]:
-    """Return each unit's share of every draw, shape (draws, units); kept, for a page compares dozens of models."""
-    if units == 1:
-        return np.ones((draws, 1), np.float32)
-    rng = np.random.default_rng(derive("paired", *name))
-    # k - 1 draws of k: the variance of the mean of k draws would be short by (k - 1)/k, a third for three seeds.
-    counts = rng.multinomial(units - 1, np.full(units, 1 / units), size=draws)
-    shares = (counts / (units - 1)).astype(np.float32)
-    shares.flags.writeable = False
-    return shares
 
 
 def _quantile(cells: Sequence[_Cell], weights: NDArray[np.float64], level: float) -> float:
@@ -355,9 +371,8 @@ def _quantile(cells: Sequence[_Cell], weights: NDArray[np.float64], level: float
     margins = [influence for influence in (*images.values(), *fits.values()) if len(influence) > 1]
     degrees = np.array([len(influence) - 1.0 for influence in margins])
     variances = np.array([float(influence @ influence) for influence in margins]) * (degrees + 1) / degrees
-    parts = float((variances**2 / degrees).sum())
-    together = float(variances.sum()) ** 2 / parts if parts else _KNOWN_DEGREES
-    return float(stdtrit(min(together, _KNOWN_DEGREES), (1 + level) / 2))
+    together = pooled_degrees(variances, degrees) if len(margins) else KNOWN_DEGREES
+    return float(stdtrit(together, (1 + level) / 2))
 
 
 def _weights(cells: Sequence[_Cell], chosen: NDArray[Any]) -> NDArray[np.float64]:
@@ -380,7 +395,7 @@ def _frame(cells: Sequence[_Cell], differences: Sequence[Difference]) -> pd.Data
             "low": found.low,
             "high": found.high,
             "seeds_sd": float(np.std(cell.by_seed, ddof=1)) if len(cell.by_seed) > 1 else None,
-            "verdict": _verdict(found),
+            "verdict": found.verdict,
             "reason": cell.reason,
         }
         for cell, found in zip(cells, differences, strict=True)
@@ -388,7 +403,25 @@ def _frame(cells: Sequence[_Cell], differences: Sequence[Difference]) -> pd.Data
     return pd.DataFrame(rows).astype({name: "float64" for name in ("standard_error", "low", "high", "seeds_sd")})
 
 
-def _verdict(found: Difference) -> str | None:
-    if found.low is None or found.high is None:
-        return None
-    return "higher" if found.low > 0 else "lower" if found.high < 0 else "undecided"
+def _task_frame(
+    cells: Sequence[_Cell], many: NDArray[np.bool_], difference: Callable[[NDArray[np.float64]], Difference]
+) -> pd.DataFrame:
+    rows = []
+    for task in dict.fromkeys(cell.task for cell in cells):
+        own = np.array([cell.task == task for cell in cells])
+        found = difference(_weights(cells, own))
+        pairs, judged = int(own.sum()), int((own & many).sum())
+        rows.append(
+            {
+                "task": task,
+                "pairs": pairs,
+                "judged_pairs": judged,
+                "difference": found.value,
+                "standard_error": found.standard_error,
+                "low": found.low,
+                "high": found.high,
+                "verdict": found.verdict,
+                "reason": "" if judged == pairs else f"{pairs - judged} of {pairs} pairs have no interval",
+            }
+        )
+    return pd.DataFrame(rows).astype({name: "float64" for name in ("standard_error", "low", "high")})

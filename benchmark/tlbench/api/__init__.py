@@ -4,17 +4,23 @@ The engine and pandas are imported inside the functions that need them, so that 
 printing help costs nothing.
 """
 
+from tlbench.api.analyzing import analyze
 from tlbench.api.data import data_prepare, data_status, data_verify
 from tlbench.api.given import RUN_DIR
 from tlbench.api.measuring import evaluate, evaluate_grid, plan, score, status
-from tlbench.api.publishing import submit
-from tlbench.api.reading import leaderboard, load_predictions, load_results
+from tlbench.api.publishing import SubmitResult, compact, submit, verify
+from tlbench.api.reading import compare, leaderboard, load_predictions, load_results
+from tlbench.api.reporting import report
 from tlbench.api.result import EvaluationResult, GridRowResult
 
 __all__ = [
     "RUN_DIR",
     "EvaluationResult",
     "GridRowResult",
+    "SubmitResult",
+    "analyze",
+    "compact",
+    "compare",
     "data_prepare",
     "data_status",
     "data_verify",
@@ -24,7 +30,9 @@ __all__ = [
     "load_predictions",
     "load_results",
     "plan",
+    "report",
     "score",
     "status",
     "submit",
+    "verify",
 ]

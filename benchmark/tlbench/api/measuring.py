@@ -272,6 +272,7 @@ def status(
             metrics=several(metrics),
             device=device,
             precision=precision,
+            takes_over=False,
         )
         for own, own_shots, named in _rows_to_plan(
             place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name
@@ -421,7 +422,7 @@ def _summary(
     suite: Suite, model: str, run_dir: Path, version: Mapping[str, str] | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a model's pairs and its line of the board; of one version where a plug-in has changed under its name."""
-    from tlbench.leaderboard.board import line_of, pairs_of
+    from tlbench.leaderboard.one_model import line_of, pairs_of
     from tlbench.leaderboard.tables import load_fits
     from tlbench.leaderboard.tables import load_results as load
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tlbench import __version__
-from tlbench.cli import boards, data, evaluate, models, plan, suites
+from tlbench.cli import analyze, boards, compact, compare, data, evaluate, models, plan, report, submit, suites, verify
 from tlbench.cli.console import run
 
 _EXAMPLES = """Examples:
@@ -58,10 +58,15 @@ def _tlbench(
 # In the order of the help.
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command()(boards.leaderboard)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
+app.command()(report.report)
+app.command(epilog=analyze.EXAMPLES)(analyze.analyze)
 app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command()(plan.status)
 app.command()(boards.score)
-app.command()(boards.submit)
+app.command(epilog=submit.EXAMPLES)(submit.submit)
+app.command(epilog=verify.EXAMPLES)(verify.verify)
+app.command()(compact.compact)
 app.add_typer(suites.app, name="suites")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

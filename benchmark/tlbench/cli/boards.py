@@ -1,4 +1,4 @@
-"""`tlbench leaderboard`, `score` and `submit`: results that are there, on a board or on their way to one."""
+"""`tlbench leaderboard` and `score`: results that are there, and outputs on their way to one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from tlbench.cli.console import say
 from tlbench.cli.options import RUNS, DataRootOption, RunDirOption, SuiteOption
 from tlbench.cli.showing_result import show_result
 from tlbench.errors import UsageError
@@ -17,6 +16,7 @@ def leaderboard(
     suite: SuiteOption,
     metric: Annotated[str | None, typer.Option("--metric", help="measure to rank by; default: the suite's")] = None,
     format: Annotated[Literal["table", "markdown", "csv", "json"], typer.Option("--format")] = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="the same as --format json")] = False,
     run_dir: RunDirOption = RUNS,
     published: Annotated[
         bool, typer.Option("--published/--own", help="show the published board, or one's own records alone")
@@ -27,7 +27,11 @@ def leaderboard(
 
     if run_dir != RUNS and not run_dir.is_dir():
         raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
-    print(api.leaderboard(suite, metric=metric, run_dir=run_dir, published=published).to_text(format))
+    print(
+        api.leaderboard(suite, metric=metric, run_dir=run_dir, published=published).to_text(
+            "json" if as_json else format
+        )
+    )
 
 
 def score(
@@ -51,28 +55,3 @@ def score(
 
     result = api.score(file, suite, model=model, output=output, data_root=data_root, run_dir=run_dir)
     show_result(result, suite, rest="not all clean sets of the suite are in the file")
-
-
-def submit(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, as --run-dir named it")],
-    suite: Annotated[str | None, typer.Option("--suite", help="where the run holds several")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="row of the board, where the run holds several")] = None,
-    card: Annotated[
-        Path | None, typer.Option("--card", help="model card: name, method, authors, paper, licence")
-    ] = None,
-    results: Annotated[Path, typer.Option("--results", help="folder of published results")] = Path("results"),
-    allow_incomplete: Annotated[
-        bool,
-        typer.Option(
-            "--allow-incomplete", help="although seeds or measurements are missing; the row is not ranked then"
-        ),
-    ] = False,
-) -> None:
-    """Write a model's records into the published results."""
-    from tlbench import api
-
-    written = api.submit(
-        run_folder, card=card, suite=suite, model=model, results=results, allow_incomplete=allow_incomplete
-    )
-    print(written)
-    say("next: commit this folder and open a pull request")

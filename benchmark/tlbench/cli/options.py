@@ -107,6 +107,12 @@ def part_of_suite(
     }
 
 
+def check_run_dir(run_dir: Path) -> None:
+    """Refuse a run folder that was named and is not there; the default one need not be."""
+    if run_dir != RUNS and not run_dir.is_dir():
+        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+
+
 def _words(option: str, text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None

@@ -28,6 +28,7 @@ from tlbench.cli.options import (
     ShardOption,
     ShotsOption,
     SuiteOption,
+    check_run_dir,
     part_of_suite,
 )
 from tlbench.cli.showing_plan import show_plan, show_status
@@ -116,6 +117,7 @@ def status(
 ) -> int:
     """Say how much is stored, and how long that took against the forecast; exit 1 while something is missing."""
     stop_early(suite, model, backbone)
+    check_run_dir(run_dir)
     part = part_of_suite(seeds=seeds, shots=shots, only=only, metrics=metrics, shard=shard)
     from tlbench import api
 

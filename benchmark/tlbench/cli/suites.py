@@ -63,6 +63,8 @@ def validate(file: Annotated[str, typer.Argument(help="a suite file of yours, or
     print(f"{file}: a suite of {len(suite.tasks)} task(s), {len(suite.pairs)} pairs; hash {suite.hash}")
     if trees := [name for name, task in suite.tasks.items() if task.hierarchy is not None]:
         print(f"class hierarchies: {', '.join(trees)}")
+        if unheld := [name for name in trees if not suite.tasks[name].classes]:
+            say(f"note: {', '.join(unheld)}: the classes are found in the data, and the hierarchy is held against them")
     for problem in missing:
         say(f"note: {problem}")
 

@@ -18,7 +18,7 @@ from tlbench.data.originals import Originals
 from tlbench.data.readers.catalogue import IN_FOLDERS, read_domain
 from tlbench.data.readers.instead import way_out
 from tlbench.data.splits import PARTS, fair_order, split_places
-from tlbench.errors import DataError, SuiteError, UsageError, listed, nearest
+from tlbench.errors import DataError, UsageError, listed, nearest
 from tlbench.records.manifest import Manifest
 from tlbench.suites.spec import PART_OF_ROLE, Pair, Part, Role, Suite, TaskSpec
 
@@ -84,16 +84,10 @@ class SuiteData:
         ------
         DataError
             If the classes of two domains differ and the suite does not declare which has a subset.
-        SuiteError
-            If the task's hierarchy is of other classes than were found.
         """
         if task not in self._classes:
             spec = self._task(task)
-            found = spec.classes or self._found_classes(task)
-            problem = spec.hierarchy.problem(found) if spec.hierarchy else ""
-            if problem:
-                raise SuiteError(f"task '{task}', hierarchy: {problem}")
-            self._classes[task] = found
+            self._classes[task] = spec.classes or self._found_classes(task)
         return self._classes[task]
 
     def split(self, task: str, domain: str, part: Part) -> Split:

@@ -17,7 +17,9 @@ from tlbench.suites.load import check_names, condition_entries
 from tlbench.suites.spec import Suite
 
 if TYPE_CHECKING:
+    from tlbench.data.prepare import SuiteData
     from tlbench.engine.plan import AnyCondition
+    from tlbench.methods.base import Method
 
 
 def check_suite(suite: Suite, reference: str | Path | None = None) -> None:
@@ -72,6 +74,27 @@ def check_conditions(suite: Suite, reference: str | Path | None = None) -> None:
             where = f"suite '{suite.name}'" if reference is None else reference
             entry = entries[number] if entries else number + 1
             raise SuiteError(f"{where}, conditions, entry {entry}: {error}") from error
+
+
+def check_hierarchies(
+    suite: Suite, data: SuiteData, method: Method, tasks: Iterable[str], reference: str | Path | None = None
+) -> None:
+    """Hold the class hierarchies that a method reads against the classes, which may be known from the data alone.
+
+    Raises
+    ------
+    SuiteError
+        For the first that is no tree over the classes of its task.
+    """
+    if "class_hierarchy" not in method.reads:
+        return
+    for task in tasks:
+        spec = suite.tasks[task]
+        problem = spec.hierarchy.problem(data.classes(task)) if spec.hierarchy else ""
+        if problem:
+            where = f"suite '{suite.name}'" if reference is None else reference
+            found = "" if spec.classes else "; the classes are those of the data, for the suite lists none"
+            raise SuiteError(f"{where}, tasks.{task}.hierarchy: {problem}{found}")
 
 
 def lacking(conditions: Iterable[AnyCondition]) -> dict[tuple[str, str], DataError]:

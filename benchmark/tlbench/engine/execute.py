@@ -55,6 +55,7 @@ def execute(work: Workshop, planned: PlannedFit) -> None:
     key = planned.key
     label = f"{key.model} {key.task}/{key.source} seed {key.seed}"
     work.reporter.doing(f"fit {label}")
+    expected = len(pending(work, planned))
     try:
         stored = _obtain(work, planned)
     except StoreError:
@@ -70,6 +71,8 @@ def execute(work: Workshop, planned: PlannedFit) -> None:
         work.reporter.say(f"fitted {label} in {stored.facts['seconds']:.1f} s")
     variants = variants_of(work, planned, stored.fitted)
     _write_fit_row(work, planned, stored, variants)
+    # How many variants there are is known from now on.
+    work.reporter.total += len(pending(work, planned)) - expected
     for name, variant in variants.items():
         _measure_variant(work, planned, stored.fitted, name, variant)
 
@@ -107,6 +110,8 @@ def make_context(work: Workshop, planned: PlannedFit, method: Method) -> FitCont
     """Return what a method is given for one planned fit."""
     key, data = planned.key, work.data
     classes, hierarchy = data.classes(key.task), work.suite.tasks[key.task].hierarchy
+    # One that is no tree over these classes has stopped who reads it before any compute, and is nothing to the others.
+    tree = None if hierarchy is None or hierarchy.problem(classes) else hierarchy.of(classes)
     targets: dict[Tag, Split] = {}
     if key.fit_target is not None:
         targets = {
@@ -121,7 +126,7 @@ def make_context(work: Workshop, planned: PlannedFit, method: Method) -> FitCont
         targets=targets,
         classes=len(classes),
         class_names=classes,
-        class_info={} if hierarchy is None else {"hierarchy": hierarchy.of(classes)},
+        class_info={} if tree is None else {"hierarchy": tree},
         recipe=work.suite.protocol.recipe,
         device=work.device,
         seed=0 if method.deterministic else key.seed,
@@ -167,7 +172,14 @@ def _fit_other(work: Workshop, planned: PlannedFit, other: Method, seed: int, pa
 
 def _measure_variant(work: Workshop, planned: PlannedFit, fitted: Fitted, name: str, variant: Variant) -> None:
     asked = _asked_of(work, planned, headline=name == fitted.headline)
-    todo = [m for m in asked if not taken_over(work, planned, m, name)]
+    todo = []
+    for one in asked:
+        if is_stored(work, planned, one, name):
+            continue
+        if taken_over(work, planned, one, name):
+            work.reporter.advance()
+        else:
+            todo.append(one)
     if not todo:
         return
     val = work.data.measured(planned.key.task, planned.sources, planned.key.source, "id-val")

@@ -18,6 +18,8 @@ from tlbench.data.prepare import SuiteData
 from tlbench.engine.checks import check_suite, lacking
 from tlbench.engine.chosen import chosen_model, in_precision, read_precision
 from tlbench.engine.execute import pending
+from tlbench.engine.fitting import unmet_need
+from tlbench.engine.measurements import Elsewhere
 from tlbench.engine.parts import parts_of
 from tlbench.engine.plan import PlannedFit, Selection, Sizes, plan
 from tlbench.engine.probe import Prober, Speeds, recalled_speeds, remember_speeds
@@ -34,7 +36,7 @@ from tlbench.engine.sizing import network_of, sizing_of
 from tlbench.engine.stored import Source, StoredWork, planned_fits
 from tlbench.engine.workload import FitWork, Preparation, Shared, fit_work
 from tlbench.engine.workshop import Workshop
-from tlbench.errors import DataError, FitError, TlbenchError, WeightsError
+from tlbench.errors import DataError, FitError, TlbenchError, WeightsError, listed
 from tlbench.methods.cost import Cost, cost_of, whole_cost
 from tlbench.models.zoo import UNTRAINED, load_backbone
 from tlbench.records.store import Store
@@ -160,7 +162,10 @@ def open_place(
                 f"{', '.join(undecided)}: which files can be decoded is not known before `tlbench data verify` or an "
                 "evaluation has looked; as many images as the suite declares"
             )
-        sizes, store = KnownSizes(data, here), Store(run_dir, read.name, read.hash)
+        sizes, store = (
+            KnownSizes(data, here),
+            Store(run_dir, read.name, read.hash, metrics=read.metrics.model_dump(mode="json")),
+        )
         tasks_sizes = {
             (task, domain): sizes.images(task, domain)
             for task in (*here, *undecided, *missing)
@@ -219,8 +224,11 @@ def open_plan(
     threads: int | None = None,
     batch_size: int = 128,
     precision: str = "float32",
+    takes_over: bool = True,
 ) -> Opened:
     """Turn names into a plan and count it; see ``tlbench.api.plan`` for the arguments.
+
+    With ``takes_over``, what an equal model or another version of the suite has in the run folder is not left to do.
 
     Raises
     ------
@@ -249,11 +257,14 @@ def open_plan(
     if cost.assumed:
         notes.append(f"{chosen.name} does not say what it costs: assumed is the suite's recipe on all weights")
     with remembered_only():
-        fits, exact, by_rows = _planned(place, work, Selection(**selection))
-        counted = _counted(place, work, [only_kinds(planned, kinds) for planned in fits], exact)
+        planned, exact, by_rows = _planned(place, work, Selection(**selection))
+        fits, unmet = _applicable(place, work, planned)
+        elsewhere = Elsewhere.of(work) if takes_over else Elsewhere({})
+        counted = _counted(place, work, [only_kinds(planned, kinds) for planned in fits], exact, elsewhere)
     if by_rows:
         names = ", ".join(sorted({task for task, _ in by_rows}))
         notes.append(f"{names}: what is stored was told by its rows, without the images, which are not in the cache")
+    notes += [f"{chosen.name} does not apply to {listed(sources)}: {reason}" for reason, sources in unmet.items()]
     left = [m.condition for fit in counted if fit.measurements_left for m in fit.planned.measurements]
     notes += map(str, lacking(left).values())
     asking = {(fit.planned.key.task, fit.planned.key.source) for fit in counted if fit.parts_left}
@@ -344,16 +355,37 @@ def _planned(
     return fits, exact, by_rows
 
 
+def _applicable(
+    place: Place, work: Workshop, fits: Sequence[PlannedFit]
+) -> tuple[list[PlannedFit], dict[str, list[str]]]:
+    """Return the fits that a method can make, and where it cannot: sources, by the reason."""
+    kept, unmet = [], dict[str, list[str]]()
+    for planned in fits:
+        key = planned.key
+        tree = place.suite.tasks[key.task].hierarchy
+        reason = unmet_need(
+            work.model.method,
+            work.backbone,
+            sources=len(planned.sources),
+            validation=len(place.sizes.training(key.task, planned.sources, "val")),
+            info={} if tree is None else {"hierarchy": tree},
+        )
+        if not reason:
+            kept.append(planned)
+        elif (source := f"{key.task}/{key.source}") not in unmet.setdefault(reason, []):
+            unmet[reason].append(source)
+    return kept, unmet
+
+
 def _counted(
-    place: Place, work: Workshop, fits: Sequence[PlannedFit], exact: Collection[Source]
+    place: Place, work: Workshop, fits: Sequence[PlannedFit], exact: Collection[Source], elsewhere: Elsewhere
 ) -> tuple[FitWork, ...]:
     suite, sizes = place.suite, place.sizes
     sizing = sizing_of(suite, cost_of(work.model.method, suite.protocol.recipe), work.backbone)
-    begun = work.models.folder.exists()
     counted = []
     for planned in fits:
-        left = [one for one, _ in pending(work, planned)] if begun else planned.measurements
-        to_fit = bool(left) and not work.store.has_fit(planned.key.fit_id)
+        left = [one for one, name in pending(work, planned) if not elsewhere.has(work, planned, one, name)]
+        to_fit = bool(left) and not work.store.would_adopt(planned.key.fit_id)
         seen_by: Sizes = place.data if (planned.key.task, planned.key.source) in exact else sizes
         counted.append(
             fit_work(
@@ -366,7 +398,7 @@ def _counted(
                 decoded=place.preparation.needed_by(planned) if left else 0,
                 whole_pictures=suite.protocol.resize == "center-crop",
                 parts=parts_of(work, seen_by, planned),
-                stored=work.store.has_fit,
+                stored=work.store.would_adopt,
                 shared=place.shared,
             )
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +55,34 @@ def taken_over(work: Workshop, planned: PlannedFit, measurement: PlannedMeasurem
             work.models.adopt(measurement_id, other, **names, seed=key.seed, precision=measurement.precision)
             note_seconds(work.models.folder, measurement_id, 0.0)
     return is_stored(work, planned, measurement, name)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Measurements of other models and versions of the suite that need not be done again.
+
+    Attributes
+    ----------
+    holders : mapping of str to list of ModelStore
+        Who has a measurement, by its id.
+    """
+
+    holders: Mapping[str, list[ModelStore]]
+
+    @classmethod
+    def of(cls, work: Workshop) -> Elsewhere:
+        """Look once, for all of a plan."""
+        holders: dict[str, list[ModelStore]] = {}
+        for model in _elsewhere(work):
+            for measurement_id in model.measured():
+                holders.setdefault(measurement_id, []).append(model)
+        return cls(holders)
+
+    def has(self, work: Workshop, planned: PlannedFit, measurement: PlannedMeasurement, name: str) -> bool:
+        """Return whether a measurement of a variant would be taken over."""
+        measurement_id = measurement.id_for(planned.key.fit_id, name)
+        found = self.holders.get(measurement_id, [])
+        return any(_is_equal(work, planned, measurement_id, model) for model in found)
 
 
 def _is_equal(work: Workshop, planned: PlannedFit, measurement_id: str, model: ModelStore) -> bool:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbench.engine.parts import Part, parts_of
@@ -217,7 +216,7 @@ def _measured(work: Workshop, planned: PlannedFit, speeds: Speeds | None) -> Ite
     for name in names_of(work, planned):
         for measurement in planned.measurements:
             measurement_id = measurement.id_for(planned.key.fit_id, name)
-            folder: Path = work.models.folder / "measurements" / measurement_id
-            if folder.is_dir():
+            written: float | None = work.models.written(measurement_id)
+            if written is not None:
                 hours: Mapping[str, float] = speeds.hours_of(measuring_work([measurement], 1.0)) if speeds else {}
-                yield folder.stat().st_mtime, measurement_id, 3600 * sum(hours.values())
+                yield written, measurement_id, 3600 * sum(hours.values())

@@ -115,7 +115,6 @@ class Reporter:
     def _left(self) -> str:
         if not self.done:
             return ""
-        # A fit's number of variants is known once it is made: more may be done than was counted before.
         seconds = (time.monotonic() - self._started) / self.done * max(self.total - self.done, 0)
         return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
 

@@ -13,7 +13,7 @@ from tlbench.data.counts import check_counts
 from tlbench.data.lock import check_lock
 from tlbench.data.prepare import SuiteData
 from tlbench.data.rehearsal.rehearse import is_rehearsal
-from tlbench.engine.checks import check_suite, lacking
+from tlbench.engine.checks import check_hierarchies, check_suite, lacking
 from tlbench.engine.chosen import card_of, chosen_model, in_precision, read_precision
 from tlbench.engine.declared import DeclaredSizes
 from tlbench.engine.execute import pending, write_not_run
@@ -260,9 +260,10 @@ def open_session(
     refuse_rehearsal(read, data)
     missing = _missing(read, data, chosen_selection, read.name if isinstance(suite, Suite) else str(suite))
     network = _network(chosen, chosen.backbone or read.protocol.backbone)
-    store = Store(run_dir, read.name, read.hash)
+    store = Store(run_dir, read.name, read.hash, metrics=read.metrics.model_dump(mode="json"))
     present = [task for task in selected_tasks(read, chosen_selection) if task not in missing]
     _check(data, present)
+    check_hierarchies(read, data, chosen.method, present, None if isinstance(suite, Suite) else suite)
     notes = check_counts(data, present)
     work = Workshop(
         suite=read,

@@ -57,7 +57,7 @@ class StoredWork:
     def may_hold(self, task: str) -> bool:
         """Return whether something of a task may be stored."""
         # The points of a search that was stopped have no row yet, and their ids do not say whose they are.
-        return task in self._tasks or self.nameless
+        return task in self._tasks or self.nameless or self._elsewhere
 
     @cached_property
     def nameless(self) -> bool:
@@ -76,6 +76,11 @@ class StoredWork:
             return key
         *_, fit_id = max(rows, key=lambda row: (row[0] == key.model, row[1]))
         return replace(key, fit_id=fit_id)
+
+    @cached_property
+    def _elsewhere(self) -> bool:
+        """Whether another version of the suite has fits, which are taken over by their ids."""
+        return any(any(other.folder.glob("fits/[!.]*/fit.json")) for other in self.store.other_versions())
 
     @cached_property
     def _tasks(self) -> frozenset[str]:
@@ -180,7 +185,7 @@ def _with_stored_splits(work: Workshop, fits: Sequence[PlannedFit], by_rows: Col
 
     Only those that were recognised by their rows; of the others the splits are known, or nothing is stored.
     """
-    stored = {path.name for path in work.models.folder.glob("measurements/[!.]*")}
+    stored = work.models.measured()
     variants = {planned.key.fit_id: names_of(work, planned) for planned in fits}
     splits = _named_splits(work, fits, variants, stored)
 

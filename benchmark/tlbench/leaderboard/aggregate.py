@@ -4,50 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlbench.leaderboard.forms import COSTS, Form, setting_key
-from tlbench.metrics.catalogue import METRICS
-
-ROW: Final = (
-    "origin",
-    "model",
-    "name",
-    "settings_hash",
-    "backbone",
-    "weights_hash",
-    "protocol",
-    "shots",
-    "precision",
-)
-"""What makes a row of a board: equal names with other settings or weights are other rows."""
-
-SCORED: Final = (
-    "suite", "suite_hash", *(column for column in ROW if column not in ("origin", "name")), "variant", "headline",
-    "deterministic", "control", "seed", "fit_target", "task", "source", "target", "role", "condition", "severity",
-    "norm", "epsilon", "metric", "value", "standard_error", "status", "reason",
-)  # fmt: skip
-"""Columns of the records that a score depends on."""
-PRICED: Final = (
-    "suite", "suite_hash", *(column for column in ROW if column not in ("origin", "name")), "status", "seed",
-    "deterministic", "fit_target", "task", "source", *COSTS.values(), "data_notes",
-)  # fmt: skip
-"""Columns of the fits that costs and notes depend on."""
-
-_FIT_ROW: Final = tuple(column for column in ROW if column != "name")
-_SETTING: Final = ["condition", "severity", "norm", "epsilon"]
-_CELL: Final = ["task", "source", "target", "role", "setting"]
-_PLACE: Final = ["task", "source", "target", "role", "condition"]
-_NUMBERS: Final = ["row", "cell", "seed", "fit", "value", "standard_error"]
-
-Row = tuple[str, ...]
-"""Values of the columns ``ROW``."""
+from tlbench.leaderboard.forms import Form
+from tlbench.leaderboard.missing import bounds, gaps, why
+from tlbench.leaderboard.prepared import Prepared, Row
 
 
 @dataclass(frozen=True)
@@ -74,6 +41,8 @@ class Score:
         The seeds on which the value rests.
     all_seeds : int
         How many there should be.
+    terms, images : float array, shape (terms,), or None
+        The form's terms, each the mean over seeds, and the images that each rests on; None without a value.
     """
 
     value: float | None
@@ -86,154 +55,13 @@ class Score:
     reason: str
     ran: tuple[int, ...] = ()
     all_seeds: int = 0
+    terms: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
+    images: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
     @property
     def seeds(self) -> int:
         """How many seeds the value rests on."""
         return len(self.ran)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Records ready to be scored.
-
-    Attributes
-    ----------
-    rows : tuple of Row
-    control, deterministic, headline : bool arrays, shape (rows,)
-    cells : mapping from (task, source, target, role, setting) to int
-    numbers : mapping from a metric to DataFrame
-        The records that have a value: ``row``, ``cell``, ``seed``, ``fit`` (which target the fit read, -1 for none),
-        ``value`` and ``standard_error``.
-    absent : DataFrame
-        The records that have none, with their reasons.
-    """
-
-    rows: tuple[Row, ...]
-    control: NDArray[np.bool_]
-    deterministic: NDArray[np.bool_]
-    headline: NDArray[np.bool_]
-    cells: Mapping[tuple[str, ...], int]
-    numbers: Mapping[str, pd.DataFrame]
-    absent: pd.DataFrame
-
-    def of(self, form: Form) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the numbers that a form weighs, with the column ``term``, and the absent records of its cells."""
-        term_of = np.full(len(self.cells) + 1, -1)
-        for term, cell in enumerate(form.terms[_CELL].itertuples(index=False, name=None)):
-            term_of[self.cells.get(cell, len(self.cells))] = term
-        term_of[-1] = -1
-        metric = form.terms["metric"].iloc[0]
-        numbers = self.numbers.get(metric, _NO_NUMBERS)
-        term = term_of[numbers["cell"].to_numpy()]
-        # A whole measurement that is absent is told by one metric of each setting, not always by the one weighed here.
-        places = {
-            (*place, key.partition("|")[0]) for *place, key in form.terms[_CELL].itertuples(index=False, name=None)
-        }
-        absent = self.absent[self.absent["metric"].isin({metric, *SPOKESMEN})]
-        told = [place in places for place in absent[_PLACE].itertuples(index=False, name=None)]
-        return numbers[term >= 0].assign(term=term[term >= 0]), absent[np.array(told, dtype=np.bool_)]
-
-
-SPOKESMEN: Final = ("accuracy", "consistency", "robust_accuracy")
-"""The metrics under which a measurement that is absent as a whole is recorded."""
-_NO_NUMBERS: Final = pd.DataFrame({column: np.empty(0, np.int64) for column in _NUMBERS})
-
-
-def prepare(records: pd.DataFrame, seeds: Iterable[int]) -> Prepared:
-    """Return records ready to be scored: rows named, cells numbered, seeds outside the suite left out.
-
-    Parameters
-    ----------
-    records : DataFrame
-        As from ``load_results``. A variant that is not the ranked one is the row ``model/variant``.
-    seeds : iterable of int
-        The suite's seeds. A deterministic method is kept whole, for one fit of it stands for every seed.
-
-    Returns
-    -------
-    Prepared
-    """
-    kept = records[records["seed"].isin(list(seeds)) | records["deterministic"].astype(bool)]
-    name, row_names = _named(kept)
-    row, first_of_row = _numbered([*(codes(kept[column]) for column in ROW if column != "name"), name])
-    setting, keys = _settings(kept)
-    cell, first_of_cell = _numbered([*(codes(kept[column]) for column in _CELL if column != "setting"), setting])
-    numbers = pd.DataFrame(
-        {
-            "row": row,
-            "cell": cell,
-            "seed": kept["seed"].to_numpy(),
-            "fit": codes(kept["fit_target"]),
-            "value": kept["value"].to_numpy(),
-            "standard_error": kept["standard_error"].to_numpy(),
-        }
-    )
-    ok = (kept["status"] == "ok").to_numpy()
-    rows, cells = kept.iloc[first_of_row], kept.iloc[first_of_cell]
-    metric = codes(kept["metric"])
-    metrics = kept["metric"].iloc[_numbered([metric])[1]]
-    absent = kept.loc[~ok, [*_PLACE, "metric", "seed", "status", "reason", "deterministic"]]
-    absent = absent.astype({column: "str" for column in (*_PLACE, "metric", "status", "reason")})
-    return Prepared(
-        rows=tuple(
-            rows.assign(name=row_names[name[first_of_row]])[list(ROW)].astype("str").itertuples(index=False, name=None)
-        ),
-        control=rows["control"].to_numpy(np.bool_),
-        deterministic=rows["deterministic"].to_numpy(np.bool_),
-        headline=rows["headline"].to_numpy(np.bool_),
-        cells={
-            (*place, keys[setting[first]]): number
-            for number, (first, place) in enumerate(
-                zip(first_of_cell, cells[_CELL[:-1]].astype("str").itertuples(index=False, name=None), strict=True)
-            )
-        },
-        numbers={str(name): numbers[ok & (metric == code)] for name, code in zip(metrics, codes(metrics), strict=True)},
-        absent=absent.assign(row=row[~ok])[["row", *absent.columns]].sort_values([*_PLACE, "seed"]),
-    )
-
-
-def codes(column: pd.Series[Any]) -> NDArray[np.int64]:
-    """Return a number for every value, equal ones for equal values; -1 where there is none."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy().astype(np.int64)
-    return pd.factorize(column)[0].astype(np.int64)
-
-
-def _numbered(parts: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number the combinations of several codes in the order in which they come, and say where each comes first."""
-    together, size = np.zeros(len(parts[0]), dtype=np.int64), 1
-    for part in parts:
-        values = int(part.max(initial=-1)) + 2
-        if size * values >= 2**62:
-            together = pd.factorize(together)[0].astype(np.int64)
-            size = len(together) + 1
-        together, size = together * values + part + 1, size * values
-    together = pd.factorize(together)[0].astype(np.int64)
-    # Numbered as they come, so that each comes first where the largest number so far grows.
-    return together, np.flatnonzero(np.diff(np.maximum.accumulate(together), prepend=-1))
-
-
-def _named(records: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
-    """Return a code for the name of every record's row, and the names."""
-    parts = [codes(records[column]) for column in ("model", "variant", "headline")]
-    together, first = _numbered(parts)
-    few = records.iloc[first]
-    names = [
-        model if headline else f"{model}/{variant}"
-        for model, variant, headline in zip(few["model"], few["variant"], few["headline"].astype(bool), strict=True)
-    ]
-    code, distinct = pd.factorize(np.array(names, dtype=object))
-    return code.astype(np.int64)[together], np.asarray(distinct, dtype=object)
-
-
-def _settings(records: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
-    """Return a code for the setting of every record, and the settings' keys."""
-    together, first = _numbered([codes(records[column]) for column in _SETTING])
-    few = records.iloc[first][_SETTING]
-    keys = [setting_key(*values) for values in few.itertuples(index=False, name=None)]
-    code, distinct = pd.factorize(np.array(keys, dtype=object))
-    return code.astype(np.int64)[together], np.asarray(distinct, dtype=object)
 
 
 def score_rows(prepared: Prepared, form: Form, seeds: tuple[int, ...]) -> dict[Row, Score]:
@@ -272,7 +100,7 @@ def _by_row(numbers: pd.DataFrame, rows: int) -> list[_Numbers]:
     """Return the numbers of every row, as columns, in the order in which they were."""
     order = np.argsort(numbers["row"].to_numpy(), kind="stable")
     columns = {
-        name: numbers[name].to_numpy()[order] for name in ("row", "term", "seed", "fit", "value", "standard_error")
+        name: numbers[name].to_numpy()[order] for name in ("row", "term", "seed", "fit", "value", "standard_error", "n")
     }
     ends = np.searchsorted(columns["row"], np.arange(rows + 1))
     return [
@@ -319,36 +147,6 @@ class _Weighed:
             images=image_sets(terms["task"], terms["target"]),
             fits=np.where(inside, [form.fits_of[pair] for pair in pairs], 1),
         )
-
-
-def costs(fits: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
-    """Return what a fit costs: the mean over seeds, then over the fits of a task, then over tasks.
-
-    Parameters
-    ----------
-    fits : DataFrame
-        As from ``load_fits``.
-    seeds : iterable of int
-
-    Returns
-    -------
-    DataFrame
-        Indexed by the columns of ``ROW`` but the name; one column for every cost metric.
-    """
-    kept = fits[(fits["status"] == "ok") & (fits["seed"].isin(list(seeds)) | fits["deterministic"].astype(bool))]
-    columns = list(COSTS.values())
-    row = list(_FIT_ROW)
-    # Null targets are equal to each other here: one fit serves them all.
-    by_fit = kept.assign(fit_target=kept["fit_target"].fillna(""))
-    cells = by_fit.groupby([*row, "task", "source", "fit_target"], sort=False)[columns].mean()
-    tasks = cells.groupby([*row, "task"], sort=False).mean()
-    suite = tasks.groupby(row, sort=False).mean()
-    return suite.rename(columns={column: metric for metric, column in COSTS.items()})
-
-
-def fit_row(row: Row) -> Row:
-    """Return the part of a row's key that its fits share."""
-    return tuple(value for column, value in zip(ROW, row, strict=True) if column in _FIT_ROW)
 
 
 def infinite_images(prepared: Prepared, form: Form) -> dict[Row, int]:
@@ -420,7 +218,7 @@ def _score(found: _Numbers, absent: pd.DataFrame, weighed: _Weighed, seeds: tupl
         # One fit stands for every seed: of several that are there, the most complete one.
         counts = pd.Series(found["seed"]).value_counts()
         seeds = (int(counts.index[0]),) if len(counts) else (0,)
-    values, errors, twice = _tables(found, weighed, seeds)
+    values, errors, images, twice = _tables(found, weighed, seeds)
     missing = np.isnan(values)
     all_seeds, run = len(seeds), _run_seeds(missing, absent, seeds)
     form, cells, cell_of = weighed.form, weighed.cells, weighed.cell_of
@@ -430,10 +228,11 @@ def _score(found: _Numbers, absent: pd.DataFrame, weighed: _Weighed, seeds: tupl
     if twice:
         return Score(None, None, None, **counted, low=None, high=None, reason=twice)
     if run.any() and not missing[run].any():
-        values, errors, seeds = values[run], errors[run], tuple(np.array(seeds)[run].tolist())
+        values, errors, images = values[run], errors[run], images[run]
+        seeds = tuple(np.array(seeds)[run].tolist())
     elif missing.any():
-        low, high = _bounds(values, weights, form.metric)
-        reason = _why(absent, seeds, **counted, gaps=_gaps(form.terms, missing, seeds))
+        low, high = bounds(values, weights, form.metric)
+        reason = why(absent, seeds, **counted, first_gap=gaps(form.terms, missing, seeds))
         return Score(None, None, None, **counted, low=low, high=high, reason=reason)
     with np.errstate(invalid="ignore"):
         by_seed = values @ weights
@@ -453,6 +252,8 @@ def _score(found: _Numbers, absent: pd.DataFrame, weighed: _Weighed, seeds: tupl
         reason=f"{len(seeds)} of {all_seeds} seeds" if fewer else "",
         ran=seeds,
         all_seeds=all_seeds,
+        terms=values.mean(axis=0),
+        images=images.mean(axis=0),
     )
 
 
@@ -464,11 +265,11 @@ def _run_seeds(missing: NDArray[np.bool_], absent: pd.DataFrame, seeds: tuple[in
 
 def _tables(
     found: _Numbers, weighed: _Weighed, seeds: tuple[int, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Return values and standard errors, shape (seeds, terms), NaN where missing, and a word on doubled records."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], str]:
+    """Return values, standard errors and images, shape (seeds, terms), NaN where missing, and a word on doubles."""
     terms = weighed.form.terms
     shape = (len(seeds), len(terms))
-    values, errors = np.full(shape, np.nan), np.full(shape, np.nan)
+    values, errors, images = np.full((3, *shape), np.nan)
     place_of = {seed: place for place, seed in enumerate(seeds)}
     place = np.full(len(found["seed"]), -1)
     for seed, number in place_of.items():
@@ -479,57 +280,21 @@ def _tables(
     if len(doubled):
         term = terms.iloc[int(columns[doubled[0]])]
         where = f"{term['source']} to {term['target']}, seed {int(found['seed'][mine][doubled[0]])}"
-        return values, errors, f"{len(doubled)} numbers are there twice, first {where}: remove the fits of one version"
+        told = f"{len(doubled)} numbers are there twice, first {where}: remove the fits of one version"
+        return values, errors, images, told
     # Where a method reads the target there is one fit a pair, and as many values on the source's own images.
     reads_target = bool((fit >= 0).any())
-    counts, sums, error_sums = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    counts = np.zeros(shape)
     np.add.at(counts, (rows, columns), 1)
-    np.add.at(sums, (rows, columns), found["value"][mine].astype(np.float64))
-    np.add.at(error_sums, (rows, columns), found["standard_error"][mine].astype(np.float64))
     whole = counts == (weighed.fits if reads_target else 1)
-    values[whole], errors[whole] = sums[whole] / counts[whole], error_sums[whole] / counts[whole]
-    return values, errors, ""
+    for table, name in ((values, "value"), (errors, "standard_error"), (images, "n")):
+        sums = np.zeros(shape)
+        np.add.at(sums, (rows, columns), found[name][mine].astype(np.float64))
+        table[whole] = sums[whole] / counts[whole]
+    return values, errors, images, ""
 
 
 def _doubled(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the places of keys that have come before."""
     _, first = np.unique(keys, return_index=True)
     return np.delete(np.arange(len(keys)), first)
-
-
-def _bounds(
-    values: NDArray[np.float64], weights: NDArray[np.float64], metric: str
-) -> tuple[float | None, float | None]:
-    """Return the least and the greatest score, whatever the missing values are."""
-    info = METRICS[metric]
-    if info.unbounded or info.unit not in ("fraction", "score") or np.isinf(values).any():
-        return None, None
-    top = 2.0 if info.unit == "score" else 1.0  # a Brier score summed over classes reaches 2
-    missing = np.isnan(values)
-    worst, best = np.where(weights > 0, 0.0, top), np.where(weights > 0, top, 0.0)
-    low, high = (np.where(missing, fill, values) @ weights for fill in (worst, best))
-    return float(low.mean()), float(high.mean())
-
-
-def _gaps(terms: pd.DataFrame, missing: NDArray[np.bool_], seeds: tuple[int, ...]) -> str:
-    """Say what is missing: whole seeds, else the first pair."""
-    partly = np.array([row.any() and not row.all() for row in missing], dtype=np.bool_)
-    if not partly.any():
-        without = [str(seed) for seed, row in zip(seeds, missing, strict=True) if row.all()]
-        return f"nothing of seed {', '.join(without)}"
-    row, column = (int(place[0]) for place in np.nonzero(missing & partly[:, None]))
-    term = terms.iloc[column]
-    return f"first {term['source']} to {term['target']}, seed {seeds[row]}"
-
-
-def _why(absent: pd.DataFrame, seeds: tuple[int, ...], *, found: int, expected: int, gaps: str) -> str:
-    """Say how much is missing, and the first reason that a record gives, or else what is missing."""
-    amount = f"{found} of {expected} cells"
-    told: Any = absent[absent["seed"].isin(seeds) | absent["deterministic"].astype(bool)]
-    if not len(told):
-        return f"{amount}; {gaps}"
-    first = told.iloc[0]
-    word = {"failed": "failed", "not_applicable": "not applicable", "not_run": "not run"}.get(first["status"], "")
-    if found == 0 and (told["reason"] == first["reason"]).all():
-        return f"{word}: {first['reason']}"
-    return f"{amount}; {first['source']} to {first['target']} {word}: {first['reason']}"

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import pandas as pd
 
 from tlbench.errors import UsageError
-from tlbench.leaderboard.aggregate import (
-    ROW,
-    SPOKESMEN,
-    Prepared,
-    Row,
-    Score,
-    costs,
-    fit_row,
-    infinite_images,
-    prepare,
-    score_rows,
-)
-from tlbench.leaderboard.forms import Form, check_metric, form
+from tlbench.leaderboard.aggregate import Score, infinite_images, score_rows
+from tlbench.leaderboard.beside import BESIDE, FORMS, of_same_seeds, scores_beside
+from tlbench.leaderboard.costs import costs, fit_row
+from tlbench.leaderboard.effective import Baseline, effective_robustness
+from tlbench.leaderboard.forms import check_metric, form
+from tlbench.leaderboard.generalisation import LEAST_TASKS
+from tlbench.leaderboard.measured import Measured
+from tlbench.leaderboard.notes import data_notes, notes_of
+from tlbench.leaderboard.prepared import ROW, SPOKESMEN, prepare
+from tlbench.leaderboard.statistics import DIFFERENCES, INTERVALS, RANKS, SECTION, WITHOUT, with_statistics
 from tlbench.metrics.catalogue import METRICS
 from tlbench.suites.spec import Role, Suite
 
 Standing = Literal["ranked", "unranked", "variant", "incomplete", "control"]
 
-LEAST_TASKS: Final = 6
-"""With fewer tasks nothing can be said about tasks that are not in the suite."""
-
-_BESIDE: Final[tuple[tuple[str, str, Role | None], ...]] = (
-    ("id_accuracy", "accuracy", "id-test"),
-    ("ood_accuracy", "accuracy", "ood-test"),
-    ("accuracy_gap", "accuracy_gap", None),
-    ("nll", "nll", None),
-    ("brier", "brier", None),
-    ("ece", "ece", None),
-    ("ece_scaled", "ece_scaled", None),
-    ("mean_corruption_accuracy", "mean_corruption_accuracy", None),
-    ("mean_robust_accuracy", "mean_robust_accuracy", None),
-    ("mean_consistency", "mean_consistency", None),
-    ("demographic_disparity", "demographic_disparity", None),
-)
-"""Columns that stand beside the score: name, metric and role."""
-
-BESIDE: Final = (*(name for name, _, _ in _BESIDE), "fit_seconds")
+__all__ = ["BESIDE", "LEAST_TASKS", "Board", "Standing", "make_board", "needed", "pretraining"]
 
 # Rows are compared within one kind of pretraining data. A record names its backbone, and these are the ones we know.
 _PRETRAINING: Final = {"efficientnet-lite0": "ImageNet", "unknown": "unknown"}
@@ -72,12 +51,21 @@ class Board:
         ``pretraining`` (the section), ``standing`` (``ranked``; ``unranked``, such as what has fewer seeds than the
         suite; ``variant``, which nobody named beforehand; ``control`` or ``incomplete``), ``rank``, ``name``,
         ``origin``, ``backbone``, ``settings_hash``, ``score``, ``standard_error``, ``seeds_sd``, ``seeds``, ``found``
-        and ``expected`` (cells), ``low`` and ``high`` (bounds of an incomplete score), ``reason``, and the measures
-        beside it. Rates are fractions.
+        and ``expected`` (cells), ``low`` and ``high`` (bounds of an incomplete score), ``reason``, the measures beside
+        it, and the columns of ``statistics``: ``level`` (how far the row has been verified), ``measurement_low`` and
+        ``measurement_high``, ``generalisation_low`` and ``generalisation_high`` (95 % intervals), ``tie_group``,
+        ``rank_low`` and ``rank_high``, ``rank_by_pairs`` and ``rank_by_images``, ``rank_without_low`` and
+        ``rank_without_high`` (least and greatest rank when each task is left out), ``pareto``; and
+        ``effective_robustness`` where the suite has a frozen baseline. Rates are fractions.
     notes : tuple of str
         What a reader must know.
     reference : str
         How a command names the suite: its file, where it is a user's.
+    differences : DataFrame
+        Every two ranked rows of a section, the better one first: the section's columns, ``first``, ``second``,
+        ``difference``, ``low`` and ``high`` (simultaneous 95 % interval), ``p`` and ``adjusted_p``.
+    without : DataFrame
+        Every ranked row without each task: the section's columns, ``task``, ``name``, ``score`` and ``rank``.
     """
 
     suite: str
@@ -90,6 +78,8 @@ class Board:
     frame: pd.DataFrame
     notes: tuple[str, ...]
     reference: str = ""
+    differences: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(DIFFERENCES)))
+    without: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(WITHOUT)))
 
     def to_text(
         self, format: Literal["table", "markdown", "csv", "json"] = "table", *, width: int | None = None
@@ -118,7 +108,15 @@ class Board:
         return writers[format](self)
 
 
-def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metric: str | None = None) -> Board:
+def make_board(
+    records: pd.DataFrame,
+    fits: pd.DataFrame,
+    suite: Suite,
+    *,
+    metric: str | None = None,
+    measured: Measured | None = None,
+    baseline: Baseline | None = None,
+) -> Board:
     """Return a suite's board.
 
     Parameters
@@ -128,6 +126,11 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
     suite : Suite
     metric : str, optional
         By default the suite's primary metric.
+    measured : Measured, optional
+        What every image contributes to this metric, as from `load_measured`. Without it, measurement intervals are
+        bounds from the recorded standard errors, and a suite of fewer than six tasks compares no rows.
+    baseline : Baseline, optional
+        The suite's frozen line of ID against OOD accuracy, as from `read_baseline`.
 
     Returns
     -------
@@ -154,7 +157,10 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
     seeds = suite.protocol.seeds
     prepared = prepare(records, seeds)
     scores = score_rows(prepared, ranking, seeds)
-    beside = _beside(prepared, suite, seeds)
+    beside = scores_beside(prepared, suite, seeds)
+    if baseline is not None:
+        beside["effective_robustness"] = effective_robustness(prepared, suite, baseline, seeds)
+    levels = _levels(records)
     cost = costs(fits, seeds)
     infinite = infinite_images(prepared, ranking) if METRICS[name].unit == "nats" else {}
     rows = []
@@ -165,6 +171,7 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
             {
                 **of,
                 "pretraining": pretraining(of["backbone"], of["weights_hash"]),
+                "level": levels.get((of["origin"], of["model"]), "self-reported"),
                 "standing": _standing(score, bool(control), bool(headline), METRICS[name].proper),
                 "score": score.value,
                 "standard_error": score.standard_error,
@@ -175,11 +182,12 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
                 "low": score.low,
                 "high": score.high,
                 "reason": _reason(score, infinite.get(row, 0)),
-                **{column: _of_same_seeds(table.get(row), score) for column, table in beside.items()},
+                **{column: of_same_seeds(table.get(row), score) for column, table in beside.items()},
                 "fit_seconds": cost["fit_seconds"].get(fit),
             }
         )
-    frame = _ranked(rows, higher=METRICS[name].higher_is_better)
+    frame = _ranked(rows, list(beside), higher=METRICS[name].higher_is_better)
+    said = with_statistics(frame, scores, ranking, measured)
     return Board(
         suite=suite.name,
         suite_version=suite.version,
@@ -188,15 +196,17 @@ def make_board(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, *, metri
         role=ranking.role,
         proper=METRICS[name].proper,
         these_pairs_only=len(suite.tasks) < LEAST_TASKS,
-        frame=frame,
-        notes=(*_notes(records, frame, suite, name, ranking), *_data_notes(fits)),
+        frame=said.frame[[*_COLUMNS, *(name for name in said.frame if name not in _COLUMNS)]],
+        notes=(*notes_of(records, said.frame, suite, name, ranking), *said.notes, *data_notes(fits)),
+        differences=said.differences,
+        without=said.without,
     )
 
 
 def needed(suite: Suite, metric: str | None = None) -> frozenset[tuple[str, str]]:
     """Return the pairs of condition and metric whose records a board depends on; errors as for `make_board`."""
     forms = [form(suite, check_metric(metric or suite.metrics.primary))]
-    for _, beside, role in _BESIDE:
+    for _, beside, role in FORMS:
         with contextlib.suppress(UsageError):
             forms.append(form(suite, beside, role))
     pairs = set()
@@ -204,48 +214,6 @@ def needed(suite: Suite, metric: str | None = None) -> frozenset[tuple[str, str]
         for setting, name in wanted.terms[["setting", "metric"]].drop_duplicates().itertuples(index=False, name=None):
             pairs |= {(setting.partition("|")[0], told) for told in (name, "infinite_nll_count", *SPOKESMEN)}
     return frozenset(pairs)
-
-
-def line_of(records: pd.DataFrame, fits: pd.DataFrame, suite: Suite, model: str) -> dict[str, Any]:
-    """Return a model's measures by name, over the seeds that it has; what is incomplete or absent is left out."""
-    own = records[(records["model"] == model) & records["headline"].astype(bool)]
-    if not len(own):
-        return {}
-    seeds = tuple(sorted({int(seed) for seed in own["seed"]}))
-    prepared = prepare(own, seeds)
-    row = prepared.rows[0]
-    beside = _beside(prepared, suite, seeds)
-    line = {column: table[row].value for column, table in beside.items() if row in table}
-    cost = costs(fits[fits["model"] == model], seeds)
-    line["fit_seconds"] = cost["fit_seconds"].get(fit_row(row))
-    return {column: value for column, value in line.items() if value is not None}
-
-
-def pairs_of(records: pd.DataFrame, suite: Suite, model: str) -> list[dict[str, Any]]:
-    """Return one row a pair that has been measured: ID and OOD accuracy, each the mean over the seeds there are."""
-    kept = records[
-        (records["model"] == model)
-        & records["headline"].astype(bool)
-        & (records["condition"] == "clean")
-        & (records["metric"] == "accuracy")
-        & (records["status"] == "ok")
-    ]
-    mean = kept.groupby(["task", "source", "target", "role"])["value"].mean().to_dict()
-    rows = []
-    for pair in suite.pairs:
-        inside = mean.get((pair.task, pair.source, pair.source, "id-test"))
-        outside = mean.get((pair.task, pair.source, pair.target, "ood-test"))
-        if outside is not None:
-            rows.append(
-                {
-                    "task": pair.task,
-                    "source": pair.source,
-                    "target": pair.target,
-                    "id_accuracy": None if inside is None else float(inside),
-                    "ood_accuracy": float(outside),
-                }
-            )
-    return rows
 
 
 def pretraining(backbone: str, weights_hash: str) -> str:
@@ -258,18 +226,6 @@ def pretraining(backbone: str, weights_hash: str) -> str:
         return "none"
     # Unknown weights stand in a section of their own: they may have seen the targets.
     return _PRETRAINING.get(backbone, f"that of {backbone}")
-
-
-def _beside(prepared: Prepared, suite: Suite, seeds: tuple[int, ...]) -> dict[str, dict[Row, Score]]:
-    tables: dict[str, dict[Row, Score]] = {}
-    for column, metric, role in _BESIDE:
-        try:
-            wanted = form(suite, metric, role)
-        except UsageError:
-            tables[column] = {}  # this suite does not measure it
-        else:
-            tables[column] = score_rows(prepared, wanted, seeds)
-    return tables
 
 
 def _check_hash(records: pd.DataFrame, suite: Suite) -> None:
@@ -293,13 +249,6 @@ def _standing(score: Score, control: bool, headline: bool, proper: bool) -> Stan
     return "ranked" if proper and whole and math.isfinite(score.value) else "unranked"
 
 
-def _of_same_seeds(beside: Score | None, score: Score) -> float | None:
-    """Return a measure that stands beside the score, unless it rests on other seeds than the score does."""
-    if beside is None or beside.value is None or (score.value is not None and beside.ran != score.ran):
-        return None
-    return beside.value
-
-
 def _seeds(score: Score) -> str:
     return str(score.seeds) if score.seeds == score.all_seeds else f"{score.seeds} of {score.all_seeds}"
 
@@ -310,66 +259,36 @@ def _reason(score: Score, infinite: int) -> str:
     return score.reason
 
 
-_SECTION: Final = ["protocol", "shots", "precision", "pretraining"]
 _ORDER: Final = {"ranked": 0, "unranked": 1, "variant": 2, "control": 3, "incomplete": 4}
 _COLUMNS: Final = (
-    *_SECTION, "standing", "rank", "name", "model", "origin", "backbone", "settings_hash", "weights_hash", "score",
-    "standard_error", "seeds_sd", "seeds", "found", "expected", "low", "high", "reason", *BESIDE,
+    *SECTION, "standing", "rank", "name", "model", "origin", "level", "backbone", "settings_hash", "weights_hash",
+    "score", "standard_error", "seeds_sd", "seeds", "found", "expected", "low", "high", "reason", *BESIDE, *INTERVALS,
+    *RANKS, "pareto",
 )  # fmt: skip
 
 
-def _ranked(rows: list[dict[str, Any]], *, higher: bool) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=[column for column in _COLUMNS if column != "rank"])
-    numbers = ["score", "standard_error", "seeds_sd", "low", "high", *BESIDE]
+def _levels(records: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return how far every model has been verified, by origin and model."""
+    if "level" not in records:
+        return {}
+    told = records[["origin", "model", "level"]].drop_duplicates().astype("str")
+    return {(origin, model): level for origin, model, level in told.itertuples(index=False, name=None)}
+
+
+def _ranked(rows: list[dict[str, Any]], beside: list[str], *, higher: bool) -> pd.DataFrame:
+    given = [name for name in _COLUMNS if name not in ("rank", "pareto", *INTERVALS, *RANKS)]
+    more = [name for name in beside if name not in given]
+    frame = pd.DataFrame(rows, columns=[*given, *more])
+    numbers = ["score", "standard_error", "seeds_sd", "low", "high", *BESIDE, *more]
     frame = frame.astype({column: "float64" for column in numbers})
     ranked = frame["standing"] == "ranked"
-    by_section = frame[ranked].groupby(_SECTION)["score"]
+    by_section = frame[ranked].groupby(SECTION)["score"]
     frame["rank"] = by_section.rank(method="min", ascending=not higher).astype("Int64").reindex(frame.index)
     # Sections with more ranked rows first; names break ties, so that the order of the records never does.
-    size = frame.assign(ranked=ranked).groupby(_SECTION)["ranked"].transform("sum") if len(frame) else 0
+    size = frame.assign(ranked=ranked).groupby(SECTION)["ranked"].transform("sum") if len(frame) else 0
     keys = frame.assign(
         size=-size, order=frame["standing"].map(_ORDER), best=-frame["score"] if higher else frame["score"]
     )
-    by = ["size", *_SECTION, "order", "best", "name", "origin", "settings_hash", "backbone", "weights_hash"]
+    by = ["size", *SECTION, "order", "best", "name", "origin", "settings_hash", "backbone", "weights_hash"]
     order = keys.sort_values(by, kind="stable").index
-    return frame.loc[order, list(_COLUMNS)].reset_index(drop=True)
-
-
-def _notes(records: pd.DataFrame, frame: pd.DataFrame, suite: Suite, metric: str, ranking: Form) -> list[str]:
-    notes = []
-    if not METRICS[metric].proper:
-        notes.append(
-            f"'{metric}' makes no ranks: a prediction that ignores the images can win it; rows are sorted, not ranked"
-        )
-    if len(frame) and frame["score"].notna().any() and frame["standard_error"].isna().all():
-        lacking = _without_error(records, ranking)
-        places = f" ({', '.join(lacking)})" if lacking else ""
-        notes.append(f"no standard error: some cells{places} have too few clusters of images for one")
-    others = records[~(records["seed"].isin(list(suite.protocol.seeds)) | records["deterministic"].astype(bool))]
-    for model, seeds in others.groupby("model", observed=True)["seed"]:
-        told = ", ".join(str(seed) for seed in sorted(set(map(int, seeds))))
-        notes.append(
-            f"left out: seed {told} of {model}, for the suite's are {', '.join(map(str, suite.protocol.seeds))}"
-        )
-    return [*notes, *records.attrs.get("notes", [])]
-
-
-def _data_notes(fits: pd.DataFrame) -> list[str]:
-    """Return which models were run on other data than the suite counts: known variants, splits by row number."""
-    told: dict[str, list[str]] = {}
-    for row in fits[fits["data_notes"] != ""].drop_duplicates(["model", "data_notes"]).itertuples():
-        for note in str(row.data_notes).split("; "):
-            if not note.endswith(_AS_PUBLISHED) and str(row.model) not in told.setdefault(note, []):
-                told[note].append(str(row.model))
-    return [f"{note} (in {', '.join(models)})" for note, models in told.items() if models]
-
-
-_AS_PUBLISHED: Final = "members by file name"
-"""The end of a note that says the best that can be said of a copy."""
-
-
-def _without_error(records: pd.DataFrame, ranking: Form) -> list[str]:
-    """Return the targets whose records have a value and no standard error."""
-    metrics, roles = set(ranking.terms["metric"]), set(ranking.terms["role"])
-    used = records[records["metric"].isin(metrics) & records["role"].isin(roles) & (records["status"] == "ok")]
-    return sorted(set(used.loc[used["standard_error"].isna(), "target"]))
+    return frame.loc[order].reset_index(drop=True)

@@ -52,7 +52,7 @@ def with_images(rows: pd.DataFrame, suite: Suite | None, lock: Path | None = Non
     groups_of_rows: dict[Any, Any] = dict(rows.groupby(_SET, sort=False).indices)
     for (task, source, target, role, split_hash), places in groups_of_rows.items():
         ids = rows["id"].to_numpy()[places]
-        manifest = _manifest(locked, suite, task, source, target, role, int(ids.max()) + 1)
+        manifest = locked_set(locked, suite, task, source, target, role, int(ids.max()) + 1)
         if manifest is None or manifest.hash != split_hash:
             continue
         names[places] = np.array(manifest.names, dtype=object)[ids]
@@ -65,7 +65,7 @@ def with_images(rows: pd.DataFrame, suite: Suite | None, lock: Path | None = Non
     )
 
 
-def _manifest(
+def locked_set(
     locked: dict[Key, Manifest], suite: Suite, task: str, source: str, target: str, role: Role, n: int
 ) -> Manifest | None:
     """Return the first ``n`` images of a set as the lock has it, of the pair's classes where it has some."""

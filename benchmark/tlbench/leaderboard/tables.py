@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from tlbench.errors import StoreError, UnknownNameError, listed, nearest
-from tlbench.leaderboard.aggregate import PRICED, SCORED
+from tlbench.leaderboard.costs import PRICED
 from tlbench.leaderboard.images import with_images
+from tlbench.leaderboard.prepared import SCORED
 from tlbench.records.coded import as_coded, joined, rows_of, rows_of_pairs, with_word, words_of
+from tlbench.records.levels import Level, level_of
 from tlbench.records.published import published_models
 from tlbench.records.schema import FITS, PREDICTIONS, RECORDS
 from tlbench.records.store import ModelStore, Store, stores
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 RUN_DIR: Final = "tlbench-runs"
 _SHORT: Final = 12  # digits of a hash in messages and in the names of run folders
+_TO_IMAGES: Final = ("measurement_id", "split_hash")
 _MEASUREMENT: Final = [
     "measurement_id", "origin", "model", "variant", "headline", "settings_hash", "backbone", "weights_hash", "protocol",
     "deterministic", "task", "source", "target", "role", "shots", "seed", "fit_target", "condition", "norm",
@@ -58,8 +61,9 @@ def load_results(
     Returns
     -------
     DataFrame
-        The columns of ``docs/schema.md``, and ``origin``: ``"published"`` or ``"local"``. What is in both is there
-        twice. ``attrs["notes"]`` lists, in words, what was left out.
+        The columns of ``docs/schema.md``, ``origin``: ``"published"`` or ``"local"``, and ``level``: how far somebody
+        has verified them, of ``records.levels.Level``. What is in both places is there twice. ``attrs["notes"]`` lists,
+        in words, what was left out.
 
     Raises
     ------
@@ -165,7 +169,9 @@ def load_scored(
     Returns
     -------
     DataFrame
-        The columns ``aggregate.SCORED`` and ``origin``, texts as categories; else as from `load_results`.
+        The columns ``prepared.SCORED``, ``measurement_id`` and ``split_hash``, ``origin`` and ``level``, texts as
+        categories; else as from `load_results`. The two that lead to a measurement's images are empty where nobody has
+        published these.
 
     Raises
     ------
@@ -182,7 +188,7 @@ def load_priced(
     published: bool = True,
     results: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Return what a board needs of a suite's fits: the columns ``aggregate.PRICED`` and ``origin``, as `load_fits`."""
+    """Return what a board needs of a suite's fits: ``costs.PRICED``, ``origin`` and ``level``, as `load_fits`."""
     frame = _coded("fits", PRICED, _wanted(suite, run_dir, published, results), suite)
     return frame.astype({name: "str" for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)})
 
@@ -194,10 +200,11 @@ def _coded(
     suite: Suite,
     pairs: Collection[tuple[str, str]] | None = None,
 ) -> pd.DataFrame:
-    chosen = list(columns)
+    chosen = [*columns, *(_TO_IMAGES if name == "records" else ())]
     kept, notes = [], _Notes(wanted, {suite.name: suite.hash})
     for part in _parts(wanted):
-        table = part.read(name, chosen)
+        # Names of measurements would double what a million records without images take.
+        table = part.read(name, chosen if part.has_images else list(columns))
         old = words_of(table, "suite_hash") - {suite.hash}
         if old:
             notes.leave_out(part, old)
@@ -205,12 +212,18 @@ def _coded(
         notes.found |= len(table) > 0
         if pairs is not None:
             table = rows_of_pairs(table, ("condition", "metric"), pairs)
-        kept.append(with_word(table, "origin", part.origin))
+        for column in chosen[len(table.column_names) :]:
+            table = with_word(table, column, "", RECORDS.field(column))
+        kept.append(_marked(table, part.origin, part.level))
     notes.check()
-    blank = with_word(as_coded((RECORDS if name == "records" else FITS).empty_table(), chosen), "origin", "local")
+    blank = _marked(as_coded((RECORDS if name == "records" else FITS).empty_table(), chosen), "local", "self-reported")
     frame: pd.DataFrame = joined([blank, *kept]).to_pandas(self_destruct=True, split_blocks=True)
     frame.attrs["notes"] = notes.told()
     return frame
+
+
+def _marked(table: pa.Table, origin: str, level: Level) -> pa.Table:
+    return with_word(with_word(table, "origin", origin), "level", level)
 
 
 @dataclass(frozen=True)
@@ -231,6 +244,8 @@ class _Part:
     origin: str
     suite: str
     model: str
+    level: Level
+    has_images: bool
     read: _Read
 
 
@@ -261,10 +276,11 @@ def _parts(wanted: _Wanted) -> Iterator[_Part]:
     """Yield the tables of every model of the suite, all versions; published ones first."""
     if wanted.published:
         for found in published_models(wanted.name, folder=wanted.results):
-            yield _Part("published", found.suite, found.model, found.table)
+            images = any((found.folder / f"{name}.parquet").exists() for name in ("outcomes", "predictions"))
+            yield _Part("published", found.suite, found.model, level_of(found.folder), images, found.table)
     for store in _stores(wanted):
         for model in store.models():
-            yield _Part("local", store.suite, model.name, _reader(model))
+            yield _Part("local", store.suite, model.name, "self-reported", True, _reader(model))
 
 
 def _stores(wanted: _Wanted) -> list[Store]:
@@ -290,7 +306,7 @@ def _load(
     current = _current_hashes(wanted)
     kept, notes = [], _Notes(wanted, current)
     for part in _parts(wanted) if parts is None else parts:
-        frame = _frame(part.read(name), schema, part.origin)
+        frame = _leveled(_frame(part.read(name), schema, part.origin), part.level)
         now = current.get(part.suite)
         old = frame["suite_hash"] != now if now and not all_versions else pd.Series(False, index=frame.index)
         if old.any():
@@ -300,7 +316,8 @@ def _load(
     filled = [frame for frame in kept if len(frame)]
     notes.found = bool(filled)
     notes.check()
-    table = pd.concat(filled, ignore_index=True) if filled else _frame(schema.empty_table(), schema, "local")
+    blank = _leveled(_frame(schema.empty_table(), schema, "local"), "self-reported")
+    table = pd.concat(filled, ignore_index=True) if filled else blank
     if wanted.suite is None and wanted.name is not None and not all_versions:
         _check_one_version(table, wanted)
     table.attrs["notes"] = notes.told()
@@ -361,3 +378,7 @@ def _frame(table: pa.Table, schema: pa.Schema, origin: str) -> pd.DataFrame:
     frame = frame.astype({field.name: "str" for field in schema if str(field.type) == "string"})
     frame["origin"] = pd.Series(origin, index=frame.index, dtype="str")
     return frame
+
+
+def _leveled(frame: pd.DataFrame, level: Level) -> pd.DataFrame:
+    return frame.assign(level=pd.Series(level, index=frame.index, dtype="str"))

@@ -48,6 +48,22 @@ _LEGEND: Final = (
     "± standard error of measurement; sd: spread over seeds; gap: ID minus OOD accuracy; NLL to disparity on OOD-test "
     "images where the suite measures them there, else on ID-test; attacked: mean over epsilons; rates in %."
 )
+_IMAGES: Final = "95 %: where the score would lie with other images and seeds of the same pairs of domains."
+_TASKS: Final = "other tasks: 95 % interval of the mean over tasks like these, by Student's t."
+_TIES: Final = (
+    "tie: rows of one group are not told apart from its best; ranks: those that a row may have; both keep the chance "
+    "of any false difference in a section below 5 %"
+)
+_OTHERWISE: Final = (
+    "otherwise: the rank where it differs with every pair counting alike (pairs), every image alike (images), or one "
+    "task left out (tasks)."
+)
+_UNBEATEN: Final = "° no other row is as good and as cheap, and better in one of the two."
+_LEVELS: Final = (
+    "level: of recomputed rows the arithmetic is right; that the model made the predictions is known of reproduced "
+    "ones alone."
+)
+_EFFECTIVE: Final = "beyond line: OOD accuracy above what the suite's frozen line expects of the ID accuracy."
 
 
 @dataclass(frozen=True)
@@ -127,9 +143,15 @@ def as_json(board: Board) -> str:
         "proper": board.proper,
         "these_pairs_only": board.these_pairs_only,
         "notes": list(board.notes),
-        "rows": [{str(key): _value(value) for key, value in row.items()} for row in board.frame.to_dict("records")],
+        "rows": _rows(board.frame),
+        "differences": _rows(board.differences),
+        "without": _rows(board.without),
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): _value(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _value(value: Any) -> Any:
@@ -147,7 +169,10 @@ def _escaped(text: str) -> str:
 def _heading(board: Board) -> Iterator[str]:
     yield f"{board.suite}, version {board.suite_version} (hash {board.suite_hash[:12]}), by {_measure(board)}"
     if board.these_pairs_only:
-        yield "For these pairs only: with so few tasks nothing is said of other ones, and no difference is called real."
+        yield (
+            "For these pairs only: with so few tasks nothing is said of other ones. Rows are compared by what other "
+            "images and seeds of these pairs would give."
+        )
     for note in board.notes:
         yield f"Note: {plain_note(note)}"
 
@@ -209,15 +234,84 @@ def _columns(board: Board, *, ranks: bool, section: bool = False) -> list[_Colum
         columns.append(_Column("protocol", lambda row: f"{plain(row.protocol)}, {plain(row.shots)}", left=True))
     columns.append(_Column("backbone", lambda row: plain(row.backbone), left=True))
     columns.append(_Column(_measure(board), lambda row: _with_error(row.score, row.standard_error, unit)))
+    told = _Told.of(board.frame)
+    if told.images:
+        columns.append(_Column("95 %", lambda row: _interval(row.measurement_low, row.measurement_high, unit)))
+    if told.tasks:
+        columns.append(
+            _Column("other tasks", lambda row: _interval(row.generalisation_low, row.generalisation_high, unit))
+        )
+    if ranks and told.ties:
+        columns.append(_Column("tie", lambda row: "" if pd.isna(row.tie_group) else str(row.tie_group)))
+        columns.append(_Column("ranks", lambda row: _range(row.rank_low, row.rank_high)))
+    if ranks and told.otherwise:
+        columns.append(_Column("otherwise", _otherwise, left=True))
     columns.append(_Column("sd", lambda row: _number(row.seeds_sd, unit)))
     if board.frame["seeds"].str.contains(" of ").any():
         columns.append(_Column("seeds", lambda row: row.seeds))
+    if told.levels:
+        columns.append(_Column("level", lambda row: row.level, left=True))
     for key, (header, metric) in _HEADERS.items():
         same = metric == board.metric and (key not in ("id_accuracy", "ood_accuracy") or _role_of(key) == board.role)
         if same or board.frame[key].isna().all():
             continue
-        columns.append(_Column(header, _cell(key, METRICS[metric].unit)))
+        columns.append(_Column(header, _cost if key == "fit_seconds" else _cell(key, METRICS[metric].unit)))
+    if told.effective:
+        columns.append(_Column("beyond line", _cell("effective_robustness", "fraction")))
     return columns
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Which of the statistics there are, so that no column is empty and no line explains what is not shown."""
+
+    images: bool
+    tasks: bool
+    ties: bool
+    otherwise: bool
+    levels: bool
+    unbeaten: bool
+    effective: bool
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> _Told:
+        return cls(
+            images=bool(frame["measurement_low"].notna().any()),
+            tasks=bool(frame["generalisation_low"].notna().any()),
+            # A row that has nobody to be compared with is told apart from nobody.
+            ties=bool((frame["rank_high"].fillna(1) > 1).any()),
+            otherwise=any(_otherwise(row) for row in frame.itertuples(index=False)),
+            levels=bool((frame["level"] != "self-reported").any()),
+            unbeaten=bool(frame["pareto"].any()),
+            effective="effective_robustness" in frame and bool(frame["effective_robustness"].notna().any()),
+        )
+
+
+def _otherwise(row: Any) -> str:
+    """Say which rank a row has under other weightings, where it is another one."""
+    parts = [
+        f"{word} {rank}"
+        for word, rank in (("pairs", row.rank_by_pairs), ("images", row.rank_by_images))
+        if not pd.isna(rank) and rank != row.rank
+    ]
+    low, high = row.rank_without_low, row.rank_without_high
+    if not pd.isna(low) and (low != row.rank or high != row.rank):
+        parts.append(f"tasks {_range(low, high)}")
+    return ", ".join(parts)
+
+
+def _range(low: Any, high: Any) -> str:
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _interval(low: float, high: float, unit: str) -> str:
+    return "" if math.isnan(low) else f"{_number(low, unit)} to {_number(high, unit)}"
+
+
+def _cost(row: Any) -> str:
+    return _number(row.fit_seconds, "seconds") + (" °" if row.pareto else "")
 
 
 def _role_of(key: str) -> str:
@@ -284,9 +378,22 @@ def _footer(board: Board) -> Iterator[str]:
         yield f"{so_far} has been measured yet; next: tlbench evaluate --suite {suite} --model linear-probe"
         return
     yield _LEGEND
+    told = _Told.of(board.frame)
+    by = "by images and seeds" if board.these_pairs_only else "over tasks"
+    for line, there in (
+        (_IMAGES, told.images),
+        (_TASKS, told.tasks),
+        (f"{_TIES}, compared {by}.", told.ties),
+        (_OTHERWISE, told.otherwise),
+        (_UNBEATEN, told.unbeaten),
+        (_LEVELS, told.levels),
+        (_EFFECTIVE, told.effective),
+    ):
+        if there:
+            yield line
     if (board.frame["origin"] == "local").any():
         yield "* your own results, not published."
-    told = board.frame[(board.frame["standing"] == "unranked") & (board.frame["reason"] != "")]
-    for reason, rows in told.groupby("reason", sort=False):
+    unranked = board.frame[(board.frame["standing"] == "unranked") & (board.frame["reason"] != "")]
+    for reason, rows in unranked.groupby("reason", sort=False):
         names = ", ".join(map(plain, rows["name"]))
         yield f"{names} {'is' if len(rows) == 1 else 'are'} not ranked: {plain_note(str(reason))}"

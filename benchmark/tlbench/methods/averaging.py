@@ -149,8 +149,16 @@ def inherit(method: Method, inner: Iterable[Method], *, needs: frozenset[Need] =
     """Give a method what its members are: it reads and requires what any of them does, and what it needs itself.
 
     It is deterministic where all are, and a control where one is.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no method.
     """
     members = tuple(inner)
+    strange = [one for one in members if not isinstance(one, Method)]
+    if strange:
+        raise ValueError(f"{type(method).__name__}: expected a method to build on, got {strange[0]!r}")
     inherited = {
         "reads": method.reads.union(*(one.reads for one in members)),
         "requires": needs.union(*(one.requires for one in members)),

@@ -6,14 +6,13 @@ Learning rate and epochs are selected on ID-val within a row; backbone, shots, r
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, get_args
 
 from tlbench.errors import UsageError, listed, nearest
 from tlbench.methods.base import Method
-from tlbench.methods.resolve import LONGEST_NAME, Model, check_row_name, model_of, resolve_model
+from tlbench.methods.resolve import LONGEST_NAME, Model, check_row_name, model_of, resolve_model, short_backbone
 from tlbench.seeds import digest
 from tlbench.suites.spec import Recipe, Suite
 
@@ -118,7 +117,7 @@ def rows_of(
         models.append(replace(made, name=shown or f"grid({_labelled(made.name, narrowed)})", method=method))
     rows = []
     for network in dict.fromkeys(backbones or (suite.protocol.backbone,)):
-        suffix = "" if network == suite.protocol.backbone else f"@{_short(network)}"
+        suffix = "" if network == suite.protocol.backbone else f"@{short_backbone(network)}"
         for amount in dict.fromkeys(amounts or map(str, suite.protocol.shots)):
             for made in models:
                 row_model = replace(made, name=_fitting(made.name, suffix), backbone=network)
@@ -331,11 +330,6 @@ def _word(value: Any) -> str:
     if isinstance(value, tuple):
         return _word(value[0]) if len(value) == 1 else f"({','.join(map(_word, value))})"
     return repr(value).replace("e+", "e") if isinstance(value, float) else str(value)
-
-
-def _short(backbone: str) -> str:
-    """Return a backbone as a part of a row's name, which takes no colon and no separator."""
-    return re.sub(r"[^A-Za-z0-9._@-]", "-", backbone.removeprefix("timm:"))
 
 
 def _fitting(name: str, suffix: str) -> str:

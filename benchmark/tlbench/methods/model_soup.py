@@ -52,9 +52,15 @@ class ModelSoup(Method):
             raise ValueError("expected at least one member, got none")
         if not all(0 < factor < math.inf for factor in self.lr_factors):
             raise ValueError(f"expected lr_factors above 0, got {', '.join(map(str, self.lr_factors))}")
+        twice = next((one for one in self.members or self.lr_factors if self._times(one) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is given twice: a soup of equal networks is one of them, counted double")
         for member in self.members:
             check_averageable(member)
         inherit(self, self.members or [Finetune()], needs=type(self).requires)
+
+    def _times(self, ingredient: Method | float) -> int:
+        return list(self.members or self.lr_factors).count(ingredient)
 
     def ingredients(self, recipe: Recipe) -> tuple[Method, ...]:
         """Return the members under a suite's recipe; the one at its learning rate is plain ``Finetune()``."""

@@ -29,7 +29,7 @@ class PostHoc(Method):
     Raises
     ------
     ValueError
-        If the base is another such method, whose outputs this one cannot use.
+        If the base is no method, or another such one whose outputs this one cannot use.
     """
 
     one_network: ClassVar[bool] = False
@@ -45,6 +45,8 @@ class PostHoc(Method):
     base: Method
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base, Method):
+            raise ValueError(f"expected a method as the base of {type(self).__name__}, got {self.base!r}")
         if isinstance(self.base, PostHoc) and self.base.gives not in self.takes:
             raise ValueError(
                 f"{type(self).__name__} maps {' or '.join(sorted(self.takes))}, "

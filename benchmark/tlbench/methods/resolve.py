@@ -17,7 +17,17 @@ from tlbench.errors import PluginError, TlbenchError, UnknownNameError, UsageErr
 from tlbench.methods.base import Method, method_name
 from tlbench.methods.card import read_card
 from tlbench.methods.plugin_file import load_file, name_of
-from tlbench.methods.settings import Mismatch, build, declared, from_words, in_words, is_method, split, type_of
+from tlbench.methods.settings import (
+    Mismatch,
+    build,
+    check_types,
+    declared,
+    from_words,
+    in_words,
+    is_method,
+    split,
+    type_of,
+)
 from tlbench.seeds import digest
 
 ROW_NAME = r"[A-Za-z0-9][A-Za-z0-9._()=,@-]*"
@@ -196,11 +206,11 @@ def resolve_model(
     if chosen == default_backbone:
         chosen = None
     plain = _named(method, reading.names)
-    automatic = f"{plain}@{chosen}" if chosen else plain
+    automatic = f"{plain}@{short_backbone(chosen)}" if chosen else plain
     if card:
         changed = [f"{key}={_word(_reached(method, key), reading.names)}" for key in (*direct, *nested)]
         automatic = card.name + (f"({','.join(changed)})" if changed else "")
-        automatic += f"@{backbone}" if backbone and backbone != card.backbone and chosen else ""
+        automatic += f"@{short_backbone(backbone)}" if backbone and backbone != card.backbone and chosen else ""
     return Model(
         name=_row_name(name, automatic, plain),
         method=method,
@@ -373,6 +383,15 @@ def check_row_name(name: str, option: str = "--name") -> None:
         raise UsageError(f"'{name}' is the name of a registered method; give this model another name")
 
 
+def short_backbone(name: str) -> str:
+    """Return a backbone as a part of a row's name, which takes no colon and no separator.
+
+    >>> short_backbone("timm:resnet50.a1_in1k"), short_backbone("torchvision:resnet50")
+    ('resnet50.a1_in1k', 'torchvision-resnet50')
+    """
+    return re.sub(r"[^A-Za-z0-9._@-]", "-", name.removeprefix("timm:"))
+
+
 def _row_name(given: str | None, automatic: str, plain: str) -> str:
     name = automatic if given is None else given
     if given is None and (len(name) > LONGEST_NAME or not re.fullmatch(ROW_NAME, name)):
@@ -432,6 +451,13 @@ def _summary(kind: type[Method]) -> str:
 def model_of(method: Method, *, backbone: str | None = None, name: str | None = None) -> Model:
     """Return the model of a method that a user made in Python.
 
+    Raises
+    ------
+    UsageError
+        If a setting is not of its declared type, or the name cannot be a row's.
+    PluginError
+        If the source of a method of the user's cannot be read.
+
     Examples
     --------
     >>> class MyMethod(Method):
@@ -439,8 +465,9 @@ def model_of(method: Method, *, backbone: str | None = None, name: str | None = 
     >>> model_of(MyMethod(lr=0.1)).name
     'my-method(lr=0.1)'
     """
+    check_types(method)
     plain = _named(method, {})
-    automatic = f"{plain}@{backbone}" if backbone else plain
+    automatic = f"{plain}@{short_backbone(backbone)}" if backbone else plain
     kinds = [type(part) for part in (method, *_inside(method))]
     sources = dict.fromkeys(_module_source(kind) for kind in kinds if not _is_ours(kind))
     return Model(_row_name(name, automatic, plain), method, backbone, "\n".join(sources))

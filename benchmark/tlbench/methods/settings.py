@@ -90,6 +90,31 @@ def build(
         raise PluginError(f"{shown}: {type(problem).__name__}: {' '.join(str(problem).split())}") from problem
 
 
+def check_types(method: Method) -> None:
+    """Check the settings of a method that was made in Python, where nobody holds them to their declared types.
+
+    Raises
+    ------
+    UsageError
+        If one is of another type: the first, also within a method that it wraps.
+    """
+    for name in declared(type(method)):
+        value = getattr(method, name)
+        try:
+            from_value(value, type_of(type(method), name), _no_text)
+        except Mismatch as expectation:
+            raise UsageError(
+                f"{type(method).__name__}: setting '{name}': expected {expectation}, got {value!r}"
+            ) from None
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, Method):
+                check_types(part)
+
+
+def _no_text(text: str) -> Method:
+    raise Mismatch("a method")
+
+
 def _unknown(method: type[Method], name: str, known: Mapping[str, object]) -> str:
     if hasattr(Method, name):
         return f"'{name}' is part of the interface, not a setting"

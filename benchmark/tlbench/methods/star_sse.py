@@ -67,7 +67,7 @@ class StarSse(Method):
             raise ValueError(f"expected a cycle_lr_ratio of at least 0, got {self.cycle_lr_ratio}")
 
     def fit(self, context: Context) -> Fitted:
-        first = merged(context.recipe, given(self))
+        first = self._first(context.recipe)
         states: list[State] = []
         for k, recipe in enumerate((first, *[self._cycle(first)] * (self.members - 1))):
             net = context.backbone.fresh(context.classes)
@@ -100,7 +100,7 @@ class StarSse(Method):
         return Fitted({"main": main, **several}, state=state)
 
     def cost(self, recipe: Recipe) -> Cost:
-        first = merged(recipe, given(self))
+        first = self._first(recipe)
         runs = (first, *[self._cycle(first)] * (self.members - 1))
         whole = together([recipe_cost(run, cached=False) for run in runs])
         if self.members == 1:
@@ -108,7 +108,10 @@ class StarSse(Method):
         return replace(whole, forward=whole.forward + 1, predicts=self.members, also_predicts=2, networks=self.members)
 
     def null_config(self) -> tuple[Method, Method]:
-        return replace(self, members=1, schedule="constant"), Finetune(**given(self))
+        return replace(self, members=1, schedule="constant"), Finetune(regime="full", **given(self))
+
+    def _first(self, recipe: Recipe) -> Recipe:
+        return merged(recipe, {**given(self), "regime": "full"})
 
     def _cycle(self, first: Recipe) -> Recipe:
         epochs = first.epochs if self.cycle_epochs is None else self.cycle_epochs

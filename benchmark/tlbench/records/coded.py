@@ -47,10 +47,11 @@ def joined(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
 
 
-def with_word(table: pa.Table, column: str, word: str) -> pa.Table:
-    """Return a table with a coded column that says the same in every row."""
+def with_word(table: pa.Table, column: str, word: str, field: pa.Field | None = None) -> pa.Table:
+    """Return a table with a coded column that says the same in every row, like a field of text where one is given."""
     codes = pa.array(np.zeros(len(table), dtype=np.int32))
-    return table.append_column(pa.field(column, CODED), pa.DictionaryArray.from_arrays(codes, pa.array([word])))
+    coded = pa.field(column, CODED) if field is None else field.with_type(CODED)
+    return table.append_column(coded, pa.DictionaryArray.from_arrays(codes, pa.array([word])))
 
 
 def _codes(table: pa.Table, column: str) -> tuple[NDArray[np.int32], list[str]]:

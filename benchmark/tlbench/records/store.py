@@ -11,11 +11,15 @@
             fits/<fit>.parquet           provenance and cost, one row
             measurements/<id>/           records.parquet, predictions.parquet, class_bins.parquet
             failures/<id>.parquet        records of what failed; gone once it succeeds
+            merged.parquet               what ``tlbench compact`` has put into one file, out of the two above
             outputs/<variant>/<shots>/   outputs for clean sets, where they were asked for
             seconds.txt                  how long each measurement took, for ``tlbench status``
 
 A folder appears by one rename once it is whole, so a kill at any moment leaves either all of it or
 nothing. Locks are held by the kernel and vanish with their process.
+
+Whoever reads looks at the small files first and at the merged one last: what is taken out of the former is in the
+latter already.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,7 @@ import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
 from tlbench.records.coded import as_coded
+from tlbench.records.merged import Kind, merged_of
 from tlbench.records.record import Record
 from tlbench.records.schema import FITS, LATER, RECORDS, SCHEMA_VERSION
 
@@ -56,11 +61,14 @@ class Store:
     run_dir : Path
         Made when the first thing is written.
     suite, suite_hash : str
+    metrics : mapping, optional
+        The suite's table of metrics, where nothing may have been written yet; else as its file here has it.
     """
 
-    def __init__(self, run_dir: Path, suite: str, suite_hash: str) -> None:
+    def __init__(self, run_dir: Path, suite: str, suite_hash: str, *, metrics: Mapping[str, Any] | None = None) -> None:
         self.suite = suite
         self.suite_hash = suite_hash
+        self._given_metrics = metrics
         self.folder = run_dir / f"{suite}-{suite_hash[:_HASH_DIGITS]}"
 
     def prepare(self, suite: Mapping[str, Any]) -> None:
@@ -78,7 +86,7 @@ class Store:
                 write_text(self.folder / "suite.json", json.dumps(suite, indent=1))
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
-        _sweep(self.folder)
+        sweep(self.folder)
 
     def model(self, name: str) -> ModelStore:
         """Return the part of one model."""
@@ -103,6 +111,8 @@ class Store:
         return tuple(others)
 
     def _metrics(self) -> Mapping[str, Any]:
+        if self._given_metrics is not None:
+            return self._given_metrics
         try:
             return dict(json.loads((self.folder / "suite.json").read_text(encoding="utf-8"))["metrics"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -119,6 +129,10 @@ class Store:
                     shutil.copytree(other.fit_folder(fit_id), folder, dirs_exist_ok=True)
                 break
         return self.has_fit(fit_id)
+
+    def would_adopt(self, fit_id: str) -> bool:
+        """Return whether a fit is here, or in another version of the suite from where it would be taken over."""
+        return self.has_fit(fit_id) or any(other.has_fit(fit_id) for other in self.other_versions())
 
     def fit_folder(self, fit_id: str) -> Path:
         """Return where a fit's state is kept."""
@@ -182,42 +196,76 @@ class ModelStore:
 
     def has_fit_row(self, fit_id: str) -> bool:
         """Return whether this model has a row of the fit."""
-        return (self.folder / "fits" / f"{fit_id}.parquet").exists()
+        return (self.folder / "fits" / f"{fit_id}.parquet").exists() or fit_id in self._merged_ids("fit")
 
     def batch_size_of(self, fit_id: str) -> int | None:
         """Return the batch size with which a fit was measured, None where there is no row of it."""
-        if not self.has_fit_row(fit_id):
-            return None
-        row = read_table(self.folder / "fits" / f"{fit_id}.parquet", FITS, ["batch_size"])
-        return int(row.column("batch_size")[0].as_py())
+        row = self._table_of("fit", fit_id, self.folder / "fits" / f"{fit_id}.parquet", "fits", ["batch_size"])
+        return None if row is None else int(row.column("batch_size")[0].as_py())
 
     def has(self, measurement_id: str) -> bool:
         """Return whether a measurement is there, whole."""
-        return (self.folder / "measurements" / measurement_id).is_dir()
+        return self._place(measurement_id).is_dir() or measurement_id in self._merged_ids("measurement")
+
+    def measured(self) -> set[str]:
+        """Return the ids of all measurements that are there, whole."""
+        # Hidden folders are half-written: by a process at work, or by one that was killed.
+        small = {path.name for path in self.folder.glob("measurements/[!.]*")}
+        return small.union(self._merged_ids("measurement"))
+
+    def written(self, measurement_id: str) -> float | None:
+        """Return when a measurement was stored, in seconds since 1970, None where it is not there."""
+        try:
+            return self._place(measurement_id).stat().st_mtime
+        except FileNotFoundError:
+            merged = merged_of(self.folder)
+            if merged is None or measurement_id not in merged.ids("measurement"):
+                return None
+            return merged.written("measurement", measurement_id)
 
     def write(self, measurement_id: str, records: Sequence[Record], tables: Mapping[str, pa.Table]) -> None:
         """Write a measurement's records and tables in one rename, and forget its failure."""
-        target = self.folder / "measurements" / measurement_id
-        with _appearing(target) as folder:
-            _write_table(folder / "records.parquet", records_table(records), atomic=False)
-            for name, table in tables.items():
-                _write_table(folder / f"{name}.parquet", table, atomic=False)
+        # Merged meanwhile: what is there is equal, and stays.
+        if measurement_id not in self._merged_ids("measurement"):
+            with _appearing(self._place(measurement_id)) as folder:
+                _write_table(folder / "records.parquet", records_table(records), atomic=False)
+                for name, table in tables.items():
+                    _write_table(folder / f"{name}.parquet", table, atomic=False)
         self.forget_failure(measurement_id)
 
     def adopt(self, measurement_id: str, other: ModelStore, **changes: Any) -> None:
         """Take over another model's equal measurement, its records renamed."""
-        source = other.folder / "measurements" / measurement_id
-        with _appearing(self.folder / "measurements" / measurement_id) as folder:
-            for path in source.glob("*.parquet"):
-                if path.name != "records.parquet":
-                    shutil.copy2(path, folder / path.name)
-            rows = [{**row, **changes} for row in read_table(source / "records.parquet", RECORDS).to_pylist()]
-            _write_table(folder / "records.parquet", pa.Table.from_pylist(rows, schema=RECORDS), atomic=False)
+        with _appearing(self._place(measurement_id)) as folder:
+            for name in other.tables_of(measurement_id):
+                if name == "records":
+                    continue
+                try:
+                    shutil.copy2(other._place(measurement_id) / f"{name}.parquet", folder)
+                except FileNotFoundError:
+                    _write_table(folder / f"{name}.parquet", other.read(measurement_id, name), atomic=False)
+            records = [LATER | row | changes for row in other.read(measurement_id, "records").to_pylist()]
+            _write_table(folder / "records.parquet", pa.Table.from_pylist(records, schema=RECORDS), atomic=False)
         self.forget_failure(measurement_id)
 
+    def tables_of(self, measurement_id: str) -> list[str]:
+        """Return the names of a measurement's tables."""
+        small = sorted(path.stem for path in self._place(measurement_id).glob("*.parquet"))
+        merged = None if small else merged_of(self.folder)
+        return small if merged is None else merged.names("measurement", measurement_id)
+
     def read(self, measurement_id: str, table: str, columns: list[str] | None = None) -> pa.Table:
-        """Return one table of a measurement, by column."""
-        return read_table(self.folder / "measurements" / measurement_id / f"{table}.parquet", None, columns)
+        """Return one table of a measurement, by column.
+
+        Raises
+        ------
+        StoreError
+            If it is missing or damaged.
+        """
+        path = self._place(measurement_id) / f"{table}.parquet"
+        found = self._table_of("measurement", measurement_id, path, table, columns)
+        if found is None:
+            raise StoreError(f"{path}: expected a Parquet file, found nothing")
+        return found
 
     def write_failure(self, name: str, records: Sequence[Record]) -> None:
         """Write the records of something that failed; the same command tries it again."""
@@ -244,13 +292,12 @@ class ModelStore:
 
     def records(self) -> pa.Table:
         """Return every record of the model, failures included."""
-        paths = self._measured("records")
         failed = pa.concat_tables([RECORDS.empty_table(), *(table for _, table in self._failures())])
+        measured = self.table("records", RECORDS)
         # A kill between the two steps of `write` leaves a failure beside what mended it.
-        mended = pa.compute.is_in(
-            failed.column("measurement_id"), pa.array([p.parent.name for p in paths], pa.string())
-        )
-        return pa.concat_tables([_concatenated(paths, RECORDS), failed.filter(pa.compute.invert(mended))])
+        there = pa.compute.unique(measured.column("measurement_id"))
+        mended = pa.compute.is_in(failed.column("measurement_id"), there)
+        return pa.concat_tables([measured, failed.filter(pa.compute.invert(mended))])
 
     def _failures(self) -> Iterator[tuple[Path, pa.Table]]:
         for path in sorted(self.folder.glob("failures/*.parquet")):
@@ -263,15 +310,47 @@ class ModelStore:
 
     def fits(self) -> pa.Table:
         """Return the rows of the model's fits."""
-        return _concatenated(sorted(self.folder.glob("fits/*.parquet")), FITS)
+        return self._all("fit", {path.stem: path for path in self.folder.glob("fits/[!.]*.parquet")}, "fits", FITS)
 
     def table(self, name: str, schema: pa.Schema) -> pa.Table:
-        """Return ``predictions`` or ``class_bins`` of all measurements."""
-        return _concatenated(self._measured(name), schema)
+        """Return ``records`` (without failures), ``predictions``, ``class_bins`` or ``audits`` of all measurements."""
+        paths = {path.parent.name: path for path in self.folder.glob(f"measurements/[!.]*/{name}.parquet")}
+        return self._all("measurement", paths, name, schema)
 
-    def _measured(self, name: str) -> list[Path]:
-        # Hidden folders are half-written: by a process at work, or by one that was killed.
-        return sorted(self.folder.glob(f"measurements/[!.]*/{name}.parquet"))
+    def _place(self, measurement_id: str) -> Path:
+        return self.folder / "measurements" / measurement_id
+
+    def _merged_ids(self, kind: Kind) -> Collection[str]:
+        merged = merged_of(self.folder)
+        return () if merged is None else merged.ids(kind)
+
+    def _table_of(self, kind: Kind, name: str, path: Path, table: str, columns: list[str] | None) -> pa.Table | None:
+        """Return a table from its own file or the merged one, None where it is in neither."""
+        try:
+            return read_table(path, None, columns)
+        except StoreError:
+            if path.exists():
+                raise
+        merged = merged_of(self.folder)
+        return None if merged is None else merged.read(kind, name, table, columns)
+
+    def _all(self, kind: Kind, paths: Mapping[str, Path], name: str, schema: pa.Schema) -> pa.Table:
+        """Return a table of all entries, each from its own file, where it still has one, or the merged one."""
+        own: dict[str, pa.Table] = {}
+        gone: dict[str, StoreError] = {}
+        for entry in sorted(paths):
+            try:
+                own[entry] = read_table(paths[entry], schema)
+            except StoreError as problem:
+                if paths[entry].exists():
+                    raise
+                gone[entry] = problem
+        merged = merged_of(self.folder)
+        lost = [problem for entry, problem in gone.items() if merged is None or entry not in merged.ids(kind)]
+        if lost:
+            raise lost[0]
+        rest = [] if merged is None else [merged.table(name, without=own)]
+        return pa.concat_tables([schema.empty_table(), *own.values(), *rest])
 
 
 def stores(run_dir: Path, suite: str) -> tuple[Store, ...]:
@@ -282,6 +361,12 @@ def stores(run_dir: Path, suite: str) -> tuple[Store, ...]:
         if len(short) == _HASH_DIGITS:
             found.append(Store(run_dir, suite, short))
     return tuple(found)
+
+
+def all_stores(run_dir: Path) -> tuple[Store, ...]:
+    """Return the store of every suite, and of every version of it, under a run folder."""
+    names = {path.parent.name[: -_HASH_DIGITS - 1] for path in run_dir.glob("*/suite.json")}
+    return tuple(store for name in sorted(names) for store in stores(run_dir, name))
 
 
 def records_table(records: Iterable[Record]) -> pa.Table:
@@ -389,12 +474,6 @@ def _write_table(path: Path, table: pa.Table, *, atomic: bool = True) -> None:
                 target.unlink(missing_ok=True)
 
 
-def _concatenated(paths: Sequence[Path], schema: pa.Schema) -> pa.Table:
-    if not paths:
-        return schema.empty_table()
-    return pa.concat_tables([read_table(path, schema) for path in paths])
-
-
 @contextlib.contextmanager
 def _appearing(target: Path, *, replacing: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` by one rename, unless the block fails."""
@@ -424,7 +503,7 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{_HOST}.{os.getpid()}.{path.name}.")
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what killed processes of this machine left half-written."""
     # What is hidden itself may be renamed under our hands by a process at work.
     kept = "models/[!.]*/outputs/[!.]*/[!.]*"

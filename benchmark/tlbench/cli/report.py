@@ -1,0 +1,39 @@
+"""`tlbench report`: results as pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlbench.cli.console import say, show_json
+from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption
+from tlbench.errors import UsageError
+
+
+def report(
+    suite: SuiteOption,
+    out: Annotated[Path, typer.Option("--out", help="folder of the pages; an earlier report there is replaced")] = Path(
+        "site"
+    ),
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="measure that the board opens with; default: the suite's")
+    ] = None,
+    run_dir: RunDirOption = RUNS,
+    published: Annotated[
+        bool, typer.Option("--published/--own", help="show the published board, or one's own records alone")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the board, a page a model and a page a task as static pages."""
+    from tlbench import api
+
+    if run_dir != RUNS and not run_dir.is_dir():
+        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+    files = api.report(suite, out, metric=metric, run_dir=run_dir, published=published)
+    if as_json:
+        show_json({"suite": suite, "page": str(files[0]), "files": [str(file) for file in files]})
+        return
+    print(files[0])
+    say(f"{len(files)} files; open the first one in a browser")

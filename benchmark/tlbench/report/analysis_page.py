@@ -1,0 +1,97 @@
+"""An analysis as a folder: a page with every question's answer, its figures, and its tables as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from tlbench.report.analysis_figures import analysis_figures
+from tlbench.report.page import render
+
+if TYPE_CHECKING:
+    from tlbench.analysis.questions import Analysis
+    from tlbench.report.figures import Figure
+
+MOST_ROWS: Final = 200
+"""Rows of a table on the page; the files have all."""
+_INTERVAL: Final = ("_low", "_high")
+
+
+def write_analysis(analysis: Analysis, out: str | Path) -> list[Path]:
+    """Write tables (CSV, Parquet), figures (SVG, PNG) and ``index.html``; return the files, the page first."""
+    folder = Path(out)
+    written = analysis.write(folder)
+    figures = analysis_figures(analysis)
+    place = folder / "figures"
+    for figure in (figure for found in figures.values() for figure in found):
+        place.mkdir(exist_ok=True)
+        for name, content in figure.files().items():
+            (place / name).write_bytes(content)
+            written.append(place / name)
+    page = folder / "index.html"
+    page.write_text(analysis_page(analysis, figures), encoding="utf-8")
+    return [page, *written]
+
+
+def analysis_page(analysis: Analysis, figures: dict[str, list[Figure]], *, path: str = "index.html") -> str:
+    """Return the page of an analysis.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    figures : dict from a question to its figures
+        As from ``analysis_figures``.
+    path : str
+        Where the page will lie, beside the folders of its tables.
+    """
+    answers = [
+        {
+            "id": one.id,
+            "title": one.title,
+            "sentence": one.sentence,
+            "answered": not one.too_small,
+            "figures": figures.get(one.id, []),
+            "tables": [_table(name, table) for name, table in one.tables.items()],
+        }
+        for one in analysis.answers.values()
+    ]
+    return render(
+        "analysis.html",
+        path=path,
+        styles=("analysis.css",),
+        suite_name=analysis.suite,
+        runs=len(analysis.runs),
+        models=int(analysis.runs["model"].nunique()),
+        clusters=int(analysis.runs["cluster"].nunique()),
+        notes=analysis.notes,
+        answers=answers,
+    )
+
+
+def _table(name: str, table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table as text: a number and its interval share a cell."""
+    columns = [column for column in table.columns if not column.endswith(_INTERVAL)]
+    rows = [[_cell(table, row, column) for column in columns] for row in range(min(MOST_ROWS, len(table)))]
+    return {
+        "name": name,
+        "headers": [column.replace("_", " ") for column in columns],
+        "text": [table[column].dtype.kind not in "if" for column in columns],
+        "rows": rows,
+        "more": len(table) - len(rows),
+    }
+
+
+def _cell(table: pd.DataFrame, row: int, column: str) -> str:
+    value = table[column].iloc[row]
+    if table[column].dtype.kind != "f":
+        return str(value)
+    if value != value:
+        return "–"
+    told = f"{value:.3f}"
+    ends = [f"{column}{end}" for end in _INTERVAL]
+    if all(end in table for end in ends):
+        low, high = (table[end].iloc[row] for end in ends)
+        told += "" if low != low else f" ({low:.3f} to {high:.3f})"
+    return told.replace("-", "−")

@@ -1,0 +1,75 @@
+"""Verify submissions and tell where they would stand: ``python scripts/submission/check.py FOLDER --results results``.
+
+FOLDER is what ``changed.py --out`` has written: ``results/<suite>/<model>`` below it, with what ``fetch.py`` added. The
+review is written as JSON (``--out``) and printed as Markdown. Exit code 0, or 4 where not every number was recomputed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+from tlbench.errors import TlbenchError
+from tlbench.records.published import PublishedModel
+from tlbench.submissions.comment import as_markdown
+from tlbench.submissions.facts import CheckFact, Review, Reviews
+from tlbench.submissions.review import review
+from tlbench.submissions.verify import verify_folder
+from tlbench.suites.load import load_suite, suite_names
+
+REFUSED = 4
+
+
+def below(folder: Path) -> list[PublishedModel]:
+    """Return every submission below a folder, whatever files it lacks."""
+    places = sorted(folder.glob("results/*/*/"))
+    return [PublishedModel(place, place.parent.name, unquote(place.name)) for place in places]
+
+
+def reviewed(found: PublishedModel, results: Path) -> Review:
+    """Return the review of one submission; whatever is in its files, this ends in words."""
+    try:
+        if found.suite not in suite_names():
+            raise TlbenchError(f"there is no suite {found.suite!r}; a suite comes in a pull request of its own")
+        suite = load_suite(found.suite)
+        report = verify_folder(found.folder, suite=suite, model=found.model, results=results)
+        return review(found.folder, suite, found.model, report, results=results)
+    except TlbenchError as problem:
+        why = CheckFact(name="readable", status="mismatch", summary=" ".join(str(problem).split())[:1000])
+        return Review(
+            suite=found.suite,
+            suite_version=0,
+            model=found.model,
+            ok=False,
+            level="self-reported",
+            numbers=0,
+            checks=(why,),
+        )
+
+
+def main() -> int:
+    """Write and print the reviews of all submissions below a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the published results")
+    parser.add_argument("--changed", type=Path, help="what changed.py printed: its problems are told, too")
+    parser.add_argument("--out", type=Path, help="where to write the review as JSON")
+    options = parser.parse_args()
+    problems = json.loads(options.changed.read_text())["problems"] if options.changed else []
+    models = [] if problems else below(options.folder)
+    reviews = Reviews(
+        problems=tuple(str(problem)[:2000] for problem in problems[:1000]),
+        reviews=tuple(reviewed(found, options.results) for found in models),
+    )
+    if options.out is not None:
+        options.out.write_text(reviews.model_dump_json(indent=1), encoding="utf-8")
+    print(as_markdown(reviews), end="")
+    whole = all(one.ok and one.level == "recomputed" for one in reviews.reviews)
+    return REFUSED if problems or not models or not whole else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Fetch the files of submissions that lie elsewhere: ``python scripts/submission/fetch.py FOLDER [FOLDER ...]``.
+
+A FOLDER is a submission, or holds some (``results/<suite>/<model>`` below it). Only known hosts are asked, over https,
+for as many bytes as ``submission.json`` states, and what comes must have the hash that it states. Exit code 0, or 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tlbench.errors import TlbenchError
+from tlbench.records.inventory import INVENTORY, read_inventory
+from tlbench.submissions.download import Policy, fetch_file
+
+REFUSED = 4
+
+
+def fetch(folder: Path, policy: Policy | None = None) -> list[Path]:
+    """Return the files that were fetched into a submission's folder; raises `TlbenchError` where one was not."""
+    inventory = read_inventory(folder)
+    return [fetch_file(name, fact, folder, policy) for name, fact in (inventory.elsewhere if inventory else {}).items()]
+
+
+def main() -> int:
+    """Fetch what every folder lacks; go on where one is refused, so that all problems are told at once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path)
+    options = parser.parse_args()
+    code = 0
+    for root in options.folders:
+        for path in sorted({*root.glob(INVENTORY), *root.glob(f"results/*/*/{INVENTORY}")}):
+            try:
+                for fetched in fetch(path.parent):
+                    print(f"{fetched}: {fetched.stat().st_size:,} bytes")
+            except TlbenchError as problem:
+                print(ascii(f"{path.parent}: {problem}")[1:-1], file=sys.stderr)
+                code = REFUSED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
