@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +30,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
     os.environ["TLBENCH_CACHE"] = str(Path(folder.name) / "tlbench")
     os.environ["XDG_CACHE_HOME"] = str(Path(folder.name) / "xdg")
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """Synthetic results, loaded from their file: test folders are no packages."""
+    name = "tlbench_synthetic_results"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("synthetic_results.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,23 +27,6 @@ FORMULA = '=HYPERLINK("http://x")'
 LATEX = r"\input{secret}%_$#&"
 METRICS = ("accuracy", "nll", "mean_robust_accuracy")
 HOSTILE = (SCRIPT, IMAGE, TURNED, CLIMBING, FORMULA, LATEX)
-
-
-def _synthetic_results() -> ModuleType:
-    name = "tlbench_synthetic_results"
-    if name not in sys.modules:
-        path = Path(__file__).parents[1] / "synthetic_results.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-@pytest.fixture(scope="session")
-def synthetic() -> ModuleType:
-    return _synthetic_results()
 
 
 @pytest.fixture(scope="session")

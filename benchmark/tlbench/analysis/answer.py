@@ -111,3 +111,14 @@ def named(estimates: Mapping[str, Estimate]) -> dict[str, float]:
     for name, found in estimates.items():
         columns |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     return columns
+
+
+def in_percent(share: float) -> str:
+    """Return a share in words that never make nearly all of all, or nearly nothing of nothing.
+
+    >>> in_percent(0.794), in_percent(0.996), in_percent(1.0), in_percent(0.001)
+    ('79 %', 'more than 99 %', '100 %', 'less than 1 %')
+    """
+    if 0.99 < share < 1:
+        return "more than 99 %"
+    return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import FactorAnalysis
 
-from tlbench.analysis.answer import Answer, estimate, unanswered
+from tlbench.analysis.answer import Answer, estimate, in_percent, unanswered
 from tlbench.analysis.clustered import CLUSTER_WORDS, PAIR, Draws, Floats
 from tlbench.analysis.incremental import normal_scores
 from tlbench.analysis.runs import measured_on, oriented
@@ -110,7 +110,7 @@ def _sentence(scope: str, found: _Analysed) -> str:
     return (
         f"{count} factor{'s' * (count > 1)}{place} above chance, explaining "
         f"{100 * found.explained['explained'].sum():.0f} % of the variance; {verdict} (loadings from {LOADS}); "
-        f"in {100 * found.together:.0f} % of the bootstrap draws they share one."
+        f"in {in_percent(found.together)} of the bootstrap draws they share one."
     )
 
 

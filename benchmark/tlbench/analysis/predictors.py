@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tlbench.analysis.answer import Answer, Estimate, estimate, named, unanswered
+from tlbench.analysis.answer import Answer, Estimate, estimate, in_percent, named, unanswered
 from tlbench.analysis.clustered import DRAWS, PAIR, Draws, Sampled, over_pairs, pairs_table, spearman, tasks_table
 from tlbench.analysis.runs import measured_on, oriented
 
@@ -48,7 +48,7 @@ def predictors(runs: pd.DataFrame, *, draws: int = DRAWS) -> Answer:
     sentence = (
         f"OOD accuracy follows ID {best['measure']} most closely, with a mean Spearman correlation of "
         f"{Estimate(best['spearman'], best['spearman_low'], best['spearman_high'])}, the best in "
-        f"{100 * best['best_share']:.0f} % of the bootstrap draws{lead}."
+        f"{in_percent(best['best_share'])} of the bootstrap draws{lead}."
     )
     return Answer("A4", title, {"measures": table}, sentence)
 

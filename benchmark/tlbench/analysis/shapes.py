@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tlbench.analysis.answer import Answer, unanswered
+from tlbench.analysis.answer import Answer, in_percent, unanswered
 from tlbench.analysis.clustered import DRAWS, PAIR, Draws, Floats, Weights, spearman, too_few
 
 SHAPES: Final = ("low horizontal line", "vertical line", "rising line", "falling line", "no trend")
@@ -75,7 +75,7 @@ def shapes(runs: pd.DataFrame, *, criteria: Criteria | None = None, draws: int =
     summary = pd.DataFrame({"shape": SHAPES, "pairs": [int(counts.get(name, 0)) for name in SHAPES]})
     parts = [f"{count} {name}" for name, count in zip(SHAPES, summary["pairs"], strict=True) if count]
     sentence = (
-        f"Of {len(told)} pairs: {', '.join(parts)}; on average {100 * pairs['certainty'].mean():.0f} % of the "
+        f"Of {len(told)} pairs: {', '.join(parts)}; on average {in_percent(pairs['certainty'].mean())} of the "
         f"bootstrap draws come to the same shape."
     )
     return Answer("A3", title, {"shapes": summary, "pairs": pairs}, sentence)

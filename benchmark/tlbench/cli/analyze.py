@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlbench.cli.console import printable, say, show_json, show_table, wrapped
-from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption
+from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption, check_run_dir
 from tlbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def analyze(
     """Answer the study's questions from a suite's results: correlations, shapes, effects, ranks, seeds."""
     from tlbench import api
 
-    if run_dir != RUNS and not run_dir.is_dir():
-        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+    check_run_dir(run_dir)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: expected a folder, found a file")
     analysis = api.analyze(

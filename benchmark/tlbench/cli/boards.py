@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from tlbench.cli.options import RUNS, DataRootOption, RunDirOption, SuiteOption
+from tlbench.cli.options import RUNS, DataRootOption, RunDirOption, SuiteOption, check_run_dir
 from tlbench.cli.showing_result import show_result
-from tlbench.errors import UsageError
 
 
 def leaderboard(
@@ -25,8 +24,7 @@ def leaderboard(
     """Rank the models of a suite: the published ones and one's own."""
     from tlbench import api
 
-    if run_dir != RUNS and not run_dir.is_dir():
-        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+    check_run_dir(run_dir)
     print(
         api.leaderboard(suite, metric=metric, run_dir=run_dir, published=published).to_text(
             "json" if as_json else format

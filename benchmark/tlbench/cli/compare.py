@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tlbench.cli.console import say, show_json
-from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption
+from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption, check_run_dir
 from tlbench.cli.showing_comparison import as_json, show
 from tlbench.errors import UsageError
 
@@ -41,8 +41,7 @@ def compare(
     """Compare two rows: differences with intervals, and the images that flipped."""
     from tlbench import api
 
-    if run_dir != RUNS and not run_dir.is_dir():
-        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+    check_run_dir(run_dir)
     found = api.compare(suite, first, second, metric=metric, role=role, shots=_shots(shots), run_dir=run_dir)
     if out is not None:
         _write(out, found.flips.rows.to_csv(index=False, lineterminator="\n"))

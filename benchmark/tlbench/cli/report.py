@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from tlbench.cli.console import say, show_json
-from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption
-from tlbench.errors import UsageError
+from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption, check_run_dir
 
 
 def report(
@@ -29,8 +28,7 @@ def report(
     """Write the board, a page a model and a page a task as static pages."""
     from tlbench import api
 
-    if run_dir != RUNS and not run_dir.is_dir():
-        raise UsageError(f"--run-dir {run_dir}: expected a run folder, found none")
+    check_run_dir(run_dir)
     files = api.report(suite, out, metric=metric, run_dir=run_dir, published=published)
     if as_json:
         show_json({"suite": suite, "page": str(files[0]), "files": [str(file) for file in files]})
