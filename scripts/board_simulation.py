@@ -225,7 +225,8 @@ def covered_by_images(world: Images, runs: int, *, draws: int = 1000, seed: int 
 def table(runs: int, say: Callable[[str], None] = lambda line: None) -> str:
     """Return the simulation's tables as Markdown."""
     lines = [
-        f"{runs:,} simulated boards a cell; ± is the Monte-Carlo standard error.",
+        f"{runs:,} simulated boards a cell (of the measurement interval half as many, and a fifth for each step of the "
+        "search for what is found); ± is the Monte-Carlo standard error.",
         "",
         "How often any two rows that are alike are told apart (at most 5 % is promised):",
         "",

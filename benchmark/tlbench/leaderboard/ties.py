@@ -1,10 +1,11 @@
 """Which rows are told apart: paired, studentised differences, all pairs at once, and the groups that are left.
 
 Two null distributions. Over tasks, the signs of a task's differences are flipped, those of all pairs together: if two
-rows could be exchanged on every task, each pattern of signs was equally likely, whatever the tasks' means, spreads and
-skewness. Where tasks are too few, the measurement bootstrap: other images and other seeds of the same pairs of domains.
-In both a difference counts if the largest of all studentised differences would seldom be as large (single-step max-T),
-so that the chance of calling any difference real that is none stays below 5 %.
+rows could be exchanged on every task, each pattern of signs was equally likely for them, whatever the tasks' means,
+spreads and skewness; a difference counts if the largest of all studentised differences would seldom be as large
+(single-step max-T). Where tasks are too few, the measurement bootstrap: other images and other seeds of the same pairs
+of domains, and the least p of all pairs against its distribution, each pair with degrees of freedom and a scale of its
+own. Either holds the chance of calling any difference real that is none at about 5 %; ``docs/board.md`` says how nearly.
 
 References
 ----------
