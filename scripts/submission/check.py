@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
+from tlbench.api.publishing import verify_submitted
 from tlbench.errors import TlbenchError
 from tlbench.records.published import PublishedModel
 from tlbench.submissions.comment import as_markdown
 from tlbench.submissions.facts import CheckFact, Review, Reviews
 from tlbench.submissions.review import review
-from tlbench.submissions.verify import verify_folder
 from tlbench.suites.load import load_suite, suite_names
 
 REFUSED = 4
@@ -35,7 +35,7 @@ def reviewed(found: PublishedModel, results: Path) -> Review:
         if found.suite not in suite_names():
             raise TlbenchError(f"there is no suite {found.suite!r}; a suite comes in a pull request of its own")
         suite = load_suite(found.suite)
-        report = verify_folder(found.folder, suite=suite, model=found.model, results=results)
+        report = verify_submitted(found.folder, suite=suite, model=found.model, results=results)
         return review(found.folder, suite, found.model, report, results=results)
     except TlbenchError as problem:
         why = CheckFact(name="readable", status="mismatch", summary=" ".join(str(problem).split())[:1000])
@@ -56,19 +56,21 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--results", type=Path, default=Path("results"), help="the published results")
     parser.add_argument("--changed", type=Path, help="what changed.py printed: its problems are told, too")
+    parser.add_argument("--fetched", type=Path, help="what fetch.py refused: a line each, told, too")
     parser.add_argument("--out", type=Path, help="where to write the review as JSON")
     options = parser.parse_args()
     problems = json.loads(options.changed.read_text())["problems"] if options.changed else []
+    refused = options.fetched.read_text(encoding="utf-8").splitlines() if options.fetched else []
     models = [] if problems else below(options.folder)
     reviews = Reviews(
-        problems=tuple(str(problem)[:2000] for problem in problems[:1000]),
+        problems=tuple(str(problem)[:2000] for problem in [*problems, *refused][:1000]),
         reviews=tuple(reviewed(found, options.results) for found in models),
     )
     if options.out is not None:
         options.out.write_text(reviews.model_dump_json(indent=1), encoding="utf-8")
     print(as_markdown(reviews), end="")
     whole = all(one.ok and one.level == "recomputed" for one in reviews.reviews)
-    return REFUSED if problems or not models or not whole else 0
+    return REFUSED if problems or refused or not models or not whole else 0
 
 
 if __name__ == "__main__":

@@ -27,17 +27,24 @@ def main() -> int:
     """Fetch what every folder lacks; go on where one is refused, so that all problems are told at once."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--refused", type=Path, help="write what was refused to this file, a line each")
     options = parser.parse_args()
-    code = 0
+    refused: list[str] = []
     for root in options.folders:
+        if not root.is_dir():
+            refused.append(f"{root}: expected a folder, found none")
         for path in sorted({*root.glob(INVENTORY), *root.glob(f"results/*/*/{INVENTORY}")}):
             try:
                 for fetched in fetch(path.parent):
                     print(f"{fetched}: {fetched.stat().st_size:,} bytes")
             except TlbenchError as problem:
-                print(ascii(f"{path.parent}: {problem}")[1:-1], file=sys.stderr)
-                code = REFUSED
-    return code
+                # As in results/<suite>/<model>, whatever the folder that holds them is called here.
+                refused.append(ascii(f"{path.parent.relative_to(root)}: {problem}")[1:-1])
+    for line in refused:
+        print(line, file=sys.stderr)
+    if options.refused is not None:
+        options.refused.write_text("".join(f"{line}\n" for line in refused), encoding="utf-8")
+    return REFUSED if refused else 0
 
 
 if __name__ == "__main__":

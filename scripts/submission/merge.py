@@ -8,18 +8,21 @@ one does not verify: it then stays self-reported.
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
+from tlbench.api.publishing import verify_submitted
 from tlbench.errors import TlbenchError
 from tlbench.records.inventory import VERIFICATION, read_inventory
 from tlbench.submissions.changes import RESULTS
 from tlbench.submissions.download import Policy, fetch_file
-from tlbench.submissions.verify import Report, verify_folder, write_level
+from tlbench.submissions.verify import Report, write_level
 from tlbench.suites.load import load_suite
 
 REFUSED = 4
@@ -34,6 +37,17 @@ def changed_since(repository: Path, before: str) -> list[Path]:
     return sorted(folder for folder in folders if (folder / "records.parquet").is_file())
 
 
+def published_before(repository: Path, before: str, folder: Path, into: Path) -> Path:
+    """Write what was published of a model at a commit below a folder, nothing where there was nothing; return it."""
+    place = folder.relative_to(repository)
+    command = ["git", "-C", str(repository), "archive", "--format=tar", before, "--", str(place)]
+    archive = subprocess.run(command, capture_output=True)
+    if archive.returncode == 0:  # else the commit has no such folder
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(into, filter="data")
+    return into / RESULTS
+
+
 def verified(folder: Path, results: Path, policy: Policy | None = None) -> Report:
     """Return the report on a copy of a submission, whole: with the files that lie elsewhere."""
     with tempfile.TemporaryDirectory(prefix="tlbench-merge-") as name:
@@ -43,7 +57,7 @@ def verified(folder: Path, results: Path, policy: Policy | None = None) -> Repor
         for file, fact in (inventory.elsewhere if inventory else {}).items():
             fetch_file(file, fact, copy, policy)
         suite = load_suite(folder.parent.name)
-        return verify_folder(copy, suite=suite, model=unquote(folder.name), results=results)
+        return verify_submitted(copy, suite=suite, model=unquote(folder.name), results=results)
 
 
 def main() -> int:
@@ -55,7 +69,8 @@ def main() -> int:
     wrong = 0
     for folder in changed_since(options.repository, options.before):
         try:
-            report = verified(folder, options.repository / RESULTS)
+            with tempfile.TemporaryDirectory(prefix="tlbench-before-") as name:
+                report = verified(folder, published_before(options.repository, options.before, folder, Path(name)))
             print(ascii(report.to_text()).replace("\\n", "\n")[1:-1])
             print(write_level(folder, report))
         except TlbenchError as problem:

@@ -19,8 +19,8 @@ from tlbench.analysis.questions import QUESTIONS, ask
 from tlbench.analysis.runs import Runs
 from tlbench.api import analyze
 from tlbench.cli import main
-from tlbench.errors import UnknownNameError
-from tlbench.report.analysis_page import write_analysis
+from tlbench.errors import UnknownNameError, UsageError
+from tlbench.report.analysis_page import check_out, write_analysis
 
 
 def _published(count: int) -> pd.DataFrame:
@@ -132,3 +132,14 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for words in (["--question", "B1"], ["--run-dir", str(tmp_path / "none")], ["--upstream", str(tmp_path / "x.csv")]):
         assert main(["analyze", "--suite", "digits", *words]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_of_somebody_elses_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "index.html").write_text("mine")
+    for place, told in (("mine", "found 'index.html'"), ("mine/index.html", "found a file"), ("/proc/x", "cannot be")):
+        with pytest.raises(UsageError, match=told):
+            check_out(tmp_path / place)
+    check_out(tmp_path / "new")
+    (tmp_path / "new" / "index.html").write_text("of an analysis")
+    check_out(tmp_path / "new")

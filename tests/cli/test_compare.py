@@ -90,6 +90,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not list(anywhere.iterdir())
 
 
+def test_a_file_that_is_no_table_of_flips_is_not_overwritten(
+    anywhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "linear-probe", "majority", "--suite", "digits", "--out", "flips.csv"]
+    (anywhere / "flips.csv").write_text("mine")
+    assert cli.main(words) == 2
+    assert "flips.csv: expected a new file or an earlier table of flips" in capsys.readouterr().err
+    assert (anywhere / "flips.csv").read_text() == "mine"
+    (anywhere / "flips.csv").unlink()
+    assert [cli.main(words), cli.main(words)] == [0, 0]
+
+
 def test_one_fit_of_each_and_no_flips_wanted_are_said(anywhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["compare", "linear-probe", "majority", "--suite", "digits", "--flips", "0"]) == 0
     text = " ".join(capsys.readouterr().out.split())

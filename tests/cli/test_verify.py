@@ -59,9 +59,9 @@ def test_an_edited_number_ends_with_exit_code_4_and_says_where(tmp_path: Path) -
     (report,) = told["reports"]
     assert (report["model"], report["level"]) == ("majority", "self-reported")
     wrong = [check for check in report["checks"] if check["status"] == "mismatch" and check["name"] != "files"]
-    assert [check["name"] for check in wrong] == ["values"]
-    assert "accuracy: " in wrong[0]["summary"]
-    assert "recomputed" in wrong[0]["summary"]
+    assert [check["name"] for check in wrong] == ["outcomes", "values"]
+    assert "accuracy: " in wrong[1]["summary"]
+    assert "recomputed" in wrong[1]["summary"]
 
 
 def test_what_is_no_submission_is_a_mistake(tmp_path: Path) -> None:

@@ -326,6 +326,39 @@ def moved(submission: Path, served: Path, policy: Policy) -> None:
     (submission / "submission.json").write_text(told.to_json())
 
 
+def test_what_could_not_be_fetched_is_told_in_the_review(submission: Path, tmp_path: Path) -> None:
+    inventory = read_inventory(submission)
+    assert inventory is not None
+    fact = inventory.files["predictions.parquet"]
+    placed = {"predictions.parquet": PlacedFact(**fact.model_dump(), url="https://localhost/x")}
+    files = {name: one for name, one in inventory.files.items() if name not in placed}
+    told = inventory.model_copy(update={"files": files, "elsewhere": placed})
+    (submission / "submission.json").write_text(told.to_json())
+    (submission / "predictions.parquet").unlink()
+    refused = tmp_path / "refused.txt"
+    fetched = script("fetch.py", submission.parents[2], tmp_path / "nowhere", "--refused", refused, place=tmp_path)
+    assert fetched.returncode == 4
+    lines = refused.read_text().splitlines()
+    assert len(lines) == 2
+    assert any(line.startswith("results/digits/majority: ") and "localhost" in line for line in lines)
+    check = script("check.py", submission.parents[2], "--fetched", refused, place=tmp_path)
+    assert check.returncode == 4
+    assert "localhost" in check.stdout
+
+
+def test_a_submission_whose_row_says_what_is_not_so_is_refused(submission: Path, check: ModuleType) -> None:
+    for name in ("records", "fits"):
+        path = submission / f"{name}.parquet"
+        table = pq.read_table(path)
+        place = table.column_names.index("control")
+        free = pa.array([False] * len(table))
+        pq.write_table(table.set_column(place, table.schema.field(place), free), path)
+    refreshed(submission)
+    assert wrong(reviewed(check, submission))["identity"].startswith("control: expected True of majority, got False")
+    (submission / "submission.json").unlink()
+    assert "submission.json is missing" in wrong(reviewed(check, submission))["identity"]
+
+
 def test_predictions_that_lie_elsewhere_are_fetched_and_verified(
     submission: Path, check: ModuleType, forge: tuple[Path, Policy]
 ) -> None:

@@ -66,6 +66,10 @@ def analyze(
 
     read = as_suite(suite)
     wanted = check_questions(questions)
+    if out is not None:
+        from tlbench.report.analysis_page import check_out
+
+        check_out(out)
     known = read_upstream(upstream) if upstream is not None else None
     records = load_results(read, run_dir=run_dir, published=published)
     fits = load_fits(read, run_dir=run_dir, published=published)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,3 +212,45 @@ def verify(
         results=None if results is None else Path(results),
         allow_incomplete=allow_incomplete,
     )
+
+
+def verify_submitted(folder: str | Path, *, model: str, suite: Suite, results: str | Path) -> Report:
+    """Verify a submission as the board's own workflow does: what a row says of itself is held against the methods, too.
+
+    Beyond `verify` this needs PyTorch, and that everything that was submitted is listed.
+
+    Parameters
+    ----------
+    folder : path
+        ``results/<suite>/<model>``, with the files that lie elsewhere fetched into it.
+    model : str
+    suite : Suite
+    results : path
+        Where earlier versions are published.
+    """
+    from tlbench.engine.identity import identity_problems
+    from tlbench.leaderboard.images import lock_path
+    from tlbench.records.inventory import INVENTORY
+    from tlbench.records.lock import read_lock
+    from tlbench.records.published import PublishedModel
+    from tlbench.submissions.verification.report import Findings, not_checked
+    from tlbench.submissions.verify import verify_folder
+
+    place = Path(folder)
+    report = verify_folder(place, suite=suite, model=model, results=Path(results))
+    found = Findings()
+    if not (place / INVENTORY).is_file():
+        found.add(f"{INVENTORY} is missing: tlbench submit writes it")
+    try:
+        fits = PublishedModel(place, suite.name, model).table("fits").to_pylist()
+    except StoreError as problem:
+        check = not_checked("identity", str(problem))
+    else:
+        lock = lock_path(suite)
+        problems, warnings = identity_problems(fits, suite, read_lock(lock) if lock.is_file() else {})
+        for text in problems:
+            found.add(text)
+        for text in warnings:
+            found.warn(text)
+        check = found.check("identity", f"{len(fits)} fits are what registered methods make of their settings and data")
+    return replace(report, checks=(*report.checks, check))

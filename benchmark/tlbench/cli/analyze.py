@@ -9,7 +9,6 @@ import typer
 
 from tlbench.cli.console import printable, say, show_json, show_table, wrapped
 from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption, check_run_dir
-from tlbench.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +45,6 @@ def analyze(
     from tlbench import api
 
     check_run_dir(run_dir)
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: expected a folder, found a file")
     analysis = api.analyze(
         suite,
         questions=question,

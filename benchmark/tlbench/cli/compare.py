@@ -67,7 +67,11 @@ def _shots(text: str | None) -> str | tuple[str, str] | None:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a table; over an earlier one, and over nothing else."""
+    header = text.partition("\n")[0].encode()
     try:
+        if path.is_file() and not path.read_bytes().startswith(header):
+            raise UsageError(f"--out {path}: expected a new file or an earlier table of flips, found another file")
         path.write_text(text, encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UsageError(f"--out {path}: expected a file in a folder that exists") from None

@@ -5,7 +5,8 @@ rows could be exchanged on every task, each pattern of signs was equally likely 
 spreads and skewness; a difference counts if the largest of all studentised differences would seldom be as large
 (single-step max-T). Where tasks are too few, the measurement bootstrap: other images and other seeds of the same pairs
 of domains, and the least p of all pairs against its distribution, each pair with degrees of freedom and a scale of its
-own. Either holds the chance of calling any difference real that is none at about 5 %; ``docs/board.md`` says how nearly.
+own. Either holds the chance of calling any difference real that is none at about 5 %, and ``docs/board.md`` says how
+nearly.
 
 References
 ----------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from tlbench.errors import UsageError
 from tlbench.report.analysis_figures import analysis_figures
 from tlbench.report.page import render
 
@@ -17,6 +18,33 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 200
 """Rows of a table on the page; the files have all."""
 _INTERVAL: Final = ("_low", "_high")
+
+
+MARKER = ".tlbench-analysis"
+
+
+def check_out(out: str | Path) -> None:
+    """Make a folder for an analysis; done before any work is.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be made, or holds what no analysis has written.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--out {folder}: expected a folder, found a file")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strange = sorted(path.name for path in folder.iterdir()) if not (folder / MARKER).is_file() else []
+        if not strange:
+            (folder / MARKER).write_text("what lies here was written by tlbench analyze\n", encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"--out {folder}: cannot be written ({problem.strerror})") from None
+    if strange:
+        raise UsageError(
+            f"--out {folder}: expected an empty folder or an earlier analysis, found '{strange[0]}'; name another folder"
+        )
 
 
 def write_analysis(analysis: Analysis, out: str | Path) -> list[Path]:
