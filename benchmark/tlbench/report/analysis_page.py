@@ -43,7 +43,8 @@ def check_out(out: str | Path) -> None:
         raise UsageError(f"--out {folder}: cannot be written ({problem.strerror})") from None
     if strange:
         raise UsageError(
-            f"--out {folder}: expected an empty folder or an earlier analysis, found '{strange[0]}'; name another folder"
+            f"--out {folder}: expected an empty folder or an earlier analysis, found '{strange[0]}'; "
+            "name another folder"
         )
 
 
