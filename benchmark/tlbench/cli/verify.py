@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from tlbench.cli.console import printable, say, show_json
+from tlbench.errors import UsageError
 
 MISMATCH: Final = 4
 EXAMPLES = """Examples:
@@ -44,6 +45,8 @@ def verify(
     from tlbench import api
     from tlbench.submissions.verify import MEANING
 
+    if results is not None and not results.is_dir():
+        raise UsageError(f"--results {results}: expected a folder of published results, found none")
     reports = api.verify(path, suite=suite, model=model, results=results, allow_incomplete=allow_incomplete)
     wrong = [report for report in reports if not report.ok]
     if json:

@@ -45,9 +45,10 @@ _HEADERS: Final = {
 """Header and metric of every column beside the score."""
 
 _LEGEND: Final = (
-    "± standard error of measurement; sd: spread over seeds; gap: ID minus OOD accuracy; NLL to disparity on OOD-test "
+    "sd: spread over seeds; gap: ID minus OOD accuracy; NLL to disparity on OOD-test "
     "images where the suite measures them there, else on ID-test; attacked: mean over epsilons; rates in %."
 )
+_ERROR: Final = "±: standard error of measurement."
 _IMAGES: Final = "95 %: where the score would lie with other images and seeds of the same pairs of domains."
 _TASKS: Final = "other tasks: 95 % interval of the mean over tasks like these, by Student's t."
 _TIES: Final = (
@@ -378,6 +379,8 @@ def _footer(board: Board) -> Iterator[str]:
         yield f"{so_far} has been measured yet; next: tlbench evaluate --suite {suite} --model linear-probe"
         return
     yield _LEGEND
+    if board.frame["standard_error"].notna().any():
+        yield _ERROR
     told = _Told.of(board.frame)
     by = "by images and seeds" if board.these_pairs_only else "over tasks"
     for line, there in (
