@@ -42,6 +42,9 @@ def test_what_was_published_is_what_it_says(model: str) -> None:
         ("ncm", {"settings": '{"distance": "euclidean"}'}, "settings_hash: expected"),
         ("finetune", {"seed": 7}, "fit_id: expected"),
         ("finetune", {"fit_id": "f" * 32}, "fit_id: expected"),
+        ("ncm", {"data_read": "[" * 100_000}, "data_read: expected a JSON list"),
+        ("ncm", {"data_read": "3"}, "data_read: expected a JSON list"),
+        ("ncm", {"settings": "[" * 100_000}, "its settings make no such method"),
         ("loki(linear-probe)", {"settings": '{"base": 3}'}, "its settings make no such method"),
     ],
 )

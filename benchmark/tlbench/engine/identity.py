@@ -47,7 +47,10 @@ def identity_problems(fits: Iterable[Mapping[str, Any]], suite: Suite, splits: S
     warnings: dict[str, None] = {}
     known: dict[tuple[str, str], Method] = {}
     for row in fits:
-        problems |= dict.fromkeys(_contradictions(row))
+        try:
+            problems |= dict.fromkeys(_contradictions(row))
+        except (ValueError, TypeError, RecursionError):
+            problems["data_read: expected a JSON list of data tags"] = None
         if row["plugin_source"] or row["method"] not in registry.names("methods"):
             warnings["protocol, determinism and control of what is not registered here are its author's word"] = None
             continue
@@ -56,7 +59,7 @@ def identity_problems(fits: Iterable[Mapping[str, Any]], suite: Suite, splits: S
             if key not in known:
                 known[key] = _rebuilt(row["method"], json.loads(row["settings"]))
             problems |= dict.fromkeys(_differences(row, known[key], suite, splits))
-        except (TlbenchError, ValueError, TypeError, AttributeError) as error:
+        except (TlbenchError, ValueError, TypeError, AttributeError, RecursionError) as error:
             problems[f"{row['method']}: its settings make no such method ({' '.join(str(error).split())[:200]})"] = None
     return list(problems), list(warnings)
 
@@ -72,10 +75,8 @@ def _contradictions(row: Mapping[str, Any]) -> list[str]:
 def _differences(row: Mapping[str, Any], method: Method, suite: Suite, splits: Splits) -> list[str]:
     """Return what a row says otherwise than its registered method."""
     backbone = row["backbone"] if method.pretrained else suite.protocol.backbone
-    try:
-        weights = load_backbone(backbone).weights_hash
-    except TlbenchError:
-        weights = ""  # of a network whose weights are not on this machine
+    # Only ours: another name may be that of a file, and it is a stranger's.
+    weights = load_backbone(backbone).weights_hash if backbone in registry.names("backbones") else ""
     expected: dict[str, Any] = {
         "method": method_name(type(method)),
         "settings_hash": digest(method_identity(method, ""))[:16],
