@@ -311,7 +311,7 @@ def test_a_backbone_without_batchnorm_is_told_before_any_compute(backbone: Backb
         ({"forms": ("whole",)}, "got 'whole'"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, object], said: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Adabn(**settings)  # type: ignore[arg-type]
 
