@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tlbench.leaderboard.board import make_board
@@ -19,12 +20,15 @@ BLOCK = re.compile(
 
 
 def board_as_markdown(suite: str, results: Path) -> str:
-    """Return the published board of a suite; nobody's local results have a part in it."""
+    """Return the published board of a suite, without variants; nobody's local results have a part in it."""
     loaded = load_suite(suite)
     places = {"run_dir": results / "none", "results": results}
     records, fits = load_results(loaded, **places), load_fits(loaded, **places)
     measured = load_measured(loaded, records=records, **places)
-    return make_board(records, fits, loaded, measured=measured).to_text("markdown")
+    board = make_board(records, fits, loaded, measured=measured)
+    # A line of eleven soups says nothing to who meets the board for the first time.
+    ranked_or_named = board.frame[board.frame["standing"] != "variant"].reset_index(drop=True)
+    return replace(board, frame=ranked_or_named).to_text("markdown")
 
 
 def with_boards(text: str, results: Path) -> str:

@@ -33,8 +33,10 @@ from tlbench.suites.spec import Suite
 
 __all__ = ["CARRIED_BYTES", "as_toml", "incompleteness", "locate", "submission_folder", "submit"]
 
-CARRIED_BYTES: Final = 5_000_000
-"""Most bytes of predictions, class bins and audits together that a submission carries; the largest go elsewhere."""
+CARRIED_BYTES: Final = 16_000_000
+"""Most bytes of predictions, class bins and audits together that a submission carries; the largest go elsewhere.
+
+With records, plug-in and card they stay within what a reviewed folder may have, ``changes.MAX_FOLDER_BYTES``."""
 MAX_PLUGIN_BYTES: Final = 1_000_000
 
 ORDERS: Final[Mapping[str, tuple[str, ...]]] = {
