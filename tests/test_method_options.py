@@ -16,11 +16,14 @@ import tlbench
 from tlbench import registry
 from tlbench.cli import main
 from tlbench.engine.fitting import unmet_need
-from tlbench.errors import TlbenchError, UsageError
+from tlbench.errors import TlbenchError, UnknownNameError, UsageError
 from tlbench.methods.base import Method
+from tlbench.methods.finetune import Finetune, given
+from tlbench.methods.from_scratch import FASTER
 from tlbench.methods.resolve import example_of, resolve_model
-from tlbench.methods.settings import declared, type_of
+from tlbench.methods.settings import declared, in_words, type_of
 from tlbench.models.zoo import load_backbone
+from tlbench.suites.spec import Recipe
 
 NAMES = registry.names("methods")
 SUITE = """
@@ -48,6 +51,17 @@ kind = "clean"
 """
 
 
+# A setting of training that is None is the suite's. Where a method has another default, its paper says so.
+OWN_DEFAULTS = {
+    ("bitfit", "batchnorm"): "eval",
+    ("from-scratch", "lr"): FASTER,
+    ("lora", "weight_decay"): 0.0,
+    ("lp-ft", "batchnorm"): "eval",
+    ("lst", "lr"): 3e-3,
+    ("lst", "optimizer"): "adam",
+}
+
+
 def parts(kind: Any) -> set[Any]:
     """Return the plain types that a declared type is made of."""
     if get_origin(kind) is Literal:
@@ -67,19 +81,19 @@ def numeric(name: str) -> Iterator[str]:
 
 
 NUMBERS = [(name, setting) for name in NAMES for setting in numeric(name)]
-
-
-def example(name: str) -> str:
-    """Return a text by which a method can be made whose settings all mean something."""
-    return "grid-search(finetune)" if name == "grid-search" else example_of(name)
+SETTINGS = [(name, setting) for name in NAMES for setting in declared(registry.load("methods", name))]  # type: ignore[arg-type]
 
 
 def refused(name: str, setting: str, text: str) -> str:
-    with pytest.raises(UsageError) as caught:
-        resolve_model(example(name), settings=[f"{setting}={text}"])
+    """Return the one line that refuses a setting on the command line: it names the method and the setting."""
+    # The method that a wrapper without a default is put around is a setting, too.
+    model = name if setting == "base" else example_of(name)
+    with pytest.raises((UsageError, UnknownNameError)) as caught:
+        resolve_model(model, settings=[f"{setting}={text}"])
     told = str(caught.value)
     assert "\n" not in told
     assert name in told
+    assert setting in told.removeprefix(name)
     return told
 
 
@@ -89,18 +103,55 @@ def test_there_are_settings_to_be_tried() -> None:
     assert len(NUMBERS) > 25
 
 
+TRAINING = [(name, setting) for name, setting in SETTINGS if setting in Recipe.model_fields and name != "grid-search"]
+
+
+@pytest.mark.parametrize(("name", "setting"), TRAINING)
+def test_a_setting_of_training_is_the_same_in_every_method(name: str, setting: str) -> None:
+    """Every file spells its settings out, in the order that its rows are named by; here they are held together."""
+    kind = registry.load("methods", name)
+    assert isinstance(kind, type)
+    told, theirs = (in_words(type_of(one, setting)).removesuffix(" or none") for one in (kind, Finetune))
+    assert told == theirs
+    default = declared(kind)[setting].default
+    assert default == OWN_DEFAULTS.get((name, setting))
+    # What a method sets is what it trains by.
+    assert setting not in given(resolve_model(example_of(name)).method) or default is not None
+
+
+def test_methods_that_train_all_have_the_same_settings_of_training() -> None:
+    own = {name: {setting for method, setting in TRAINING if method == name} for name, _ in TRAINING}
+    every = {setting for setting in declared(Finetune) if setting in Recipe.model_fields} - {"regime"}
+    lacking = {name: sorted(every - settings) for name, settings in own.items() if every - settings}
+    assert lacking == {
+        "from-scratch": ["batchnorm"],  # all weights start anew: its statistics cannot stand still
+        "head-only": ["batchnorm"],  # in eval mode, always
+        "l2-sp": ["weight_decay"],  # its penalty is one
+        "lora": ["batchnorm"],  # frozen
+        "lst": ["batchnorm"],  # frozen
+        "shuffled-labels": ["batchnorm", "optimizer", "precision", "weight_decay"],  # a control
+    }
+
+
 @pytest.mark.parametrize(("name", "setting"), NUMBERS)
 def test_no_number_is_negative_infinite_or_a_word(name: str, setting: str) -> None:
     assert "-1" in refused(name, setting, "-1")
     assert "finite number" in refused(name, setting, "nan") or "expected" in refused(name, setting, "nan")
     for text in ("1e999", "word"):
-        assert "expected" in refused(name, setting, text)
+        assert f"got '{text}'" in refused(name, setting, text)
+
+
+@pytest.mark.parametrize(("name", "setting"), SETTINGS)
+def test_what_no_setting_can_be_is_told_with_the_setting_and_what_came(name: str, setting: str) -> None:
+    told = refused(name, setting, "no-such-thing")
+    assert "no-such-thing" in told
+    assert any(words in told for words in ("expected", "there is no"))
 
 
 @pytest.mark.parametrize(("name", "setting"), NUMBERS)
 def test_zero_is_refused_in_one_line_or_means_something(name: str, setting: str) -> None:
     try:
-        method = resolve_model(example(name), settings=[f"{setting}=0"]).method
+        method = resolve_model(example_of(name), settings=[f"{setting}=0"]).method
     except TlbenchError as error:
         told = str(error)
     else:
@@ -113,19 +164,23 @@ def test_zero_is_refused_in_one_line_or_means_something(name: str, setting: str)
 @pytest.mark.parametrize(("name", "setting"), NUMBERS)
 def test_python_refuses_what_the_command_line_does(name: str, setting: str) -> None:
     """A plug-in that wraps another passes values that no command line has read."""
-    method = resolve_model(example(name)).method
+    method = resolve_model(example_of(name)).method
     listed = get_origin(type_of(type(method), setting)) is tuple or tuple in map(
         get_origin, get_args(type_of(type(method), setting))
     )
     values = vars(method)
-    with pytest.raises(ValueError, match=r"\S"):
-        type(method)(**{**{key: values[key] for key in declared(type(method))}, setting: (-1,) if listed else -1})
+    endless = [math.inf, math.nan] if float in parts(type_of(type(method), setting)) else []
+    for wrong in (-1, *endless):
+        with pytest.raises(ValueError, match=rf"\b{setting}\b.* got .*{wrong}"):
+            type(method)(
+                **{**{key: values[key] for key in declared(type(method))}, setting: (wrong,) if listed else wrong}
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_setting_is_told(name: str) -> None:
     with pytest.raises(UsageError, match=r"unknown setting 'stepsize'"):
-        resolve_model(example(name), settings=["stepsize=1"])
+        resolve_model(example_of(name), settings=["stepsize=1"])
 
 
 @pytest.fixture
@@ -192,7 +247,7 @@ def never(*args: object, **kwargs: object) -> None:
         ("adabn(forms=runing)", "setting 'forms': expected a list of 'running', 'batch', 'target', got 'runing'"),
         ("adabn(forms=(batch,batch))", "each once, the first being ranked; got 'batch', 'batch'"),
         ("from-scratch(architecture=smal-cnn)", "there is no architecture 'smal-cnn'; did you mean 'small-cnn'?"),
-        ("random-features(steps=0)", "random-features: expected penalties of at least 0 and steps >= 1"),
+        ("random-features(steps=0)", "random-features: expected steps >= 1, got 0"),
         ("temperature(lst(reduction=0))", "lst"),
         ("model-soup(members=(finetune,from-scratch))", "from-scratch does not start from the pretrained weights"),
         ("deep-ensemble(knn)", "knn does not depend on the seed: its"),
@@ -223,7 +278,7 @@ def test_validation_images_that_a_suite_lacks(user: Path, mistake: Callable[...,
 
 @pytest.mark.parametrize("name", ["temperature", "loki", "ncm", "linear-probe", "lp-ft", "wise-ft", "model-soup"])
 def test_what_calibrates_or_selects_needs_validation_images(name: str) -> None:
-    method, backbone = resolve_model(example(name)).method, load_backbone("small-cnn")
+    method, backbone = resolve_model(example_of(name)).method, load_backbone("small-cnn")
     needs = {"sources": 2, "info": {}}
     assert unmet_need(method, backbone, validation=4, **needs) == ""
     assert unmet_need(method, backbone, validation=0, **needs) == "needs validation images, the suite has none here"
@@ -281,3 +336,19 @@ def test_one_who_reads_the_target_sees_that_of_the_pair_alone(user: Path) -> Non
         assert set(frame[frame.role == "ood-test"].target) == targets
         assert set(frame.protocol) == {"unlabelled-target+test-time"}
         assert not math.isnan(frame[frame.metric == "accuracy"].value.sum())
+
+
+def test_a_wrapper_without_a_default_is_shown_as_it_is_evaluated(
+    mistake: Callable[..., str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What `models show` is given to show, and what the mistake's message recommends, is one and the same model."""
+    told = mistake("grid-search")
+    assert "it wraps another method; write grid-search(finetune), or the method of your choice" in told
+    assert main(["models", "show", "grid-search"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("grid-search(finetune): ")
+    assert "no default for it; shown is grid-search(finetune), as --model takes it" in err
+    # All of its settings mean something there.
+    assert resolve_model("grid-search(finetune)", settings=["lr=(0.1,0.2)", "epochs=(1,2)"])
+    assert main(["models", "show", "finetune"]) == 0
+    assert "note" not in capfd.readouterr().err

@@ -14,6 +14,7 @@
     ├── StoreError               a run or results folder that cannot be read or written
     └── VerificationError        stored numbers that do not follow from stored predictions (exit code 4)
     FitError                     a fit that failed: becomes a record, the others go on (exit code 1)
+    LeftOutWarning               a warning: published results that are damaged, and that a board does without
 
 A caller's slip inside Python code is a plain ``ValueError``; nothing is swallowed.
 """
@@ -74,6 +75,10 @@ class VerificationError(TlbenchError):
 
 class FitError(Exception):
     """A fit that failed; the engine turns it into a record with status ``failed`` and goes on."""
+
+
+class LeftOutWarning(UserWarning):
+    """Published results that cannot be read and are left out; the other ones are shown."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Which submissions a pull request writes: ``python scripts/submission/changed.py BASE HEAD --out FOLDER``.
 
 Git's lists are read and its blobs copied; nothing of the head is checked out, so none of its code, hooks, attributes or
-links does anything. Prints JSON. Exit code 0, or 4 where the request is refused: nothing is copied then.
+links does anything. Prints JSON. Exit code 0, 2 where a commit or folder is not there, or 4 where the request is
+refused: nothing is copied then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from tlbench.cli.steps import run_step
+from tlbench.errors import UsageError
 from tlbench.records.inventory import VERIFICATION
 from tlbench.submissions.changes import (
     MAX_REQUEST_BYTES,
@@ -31,7 +34,19 @@ REFUSED = 4
 def git(repository: Path, *words: str) -> bytes:
     """Return what a command of Git prints; paths in it are literal."""
     command = ["git", "--literal-pathspecs", "-C", str(repository), *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def commit_of(repository: Path, name: str) -> str:
+    """Return the hash of a commit, however it was named; a branch could be called like an option of Git."""
+    try:
+        found = git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except subprocess.CalledProcessError as problem:
+        said = problem.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ")
+        raise UsageError(
+            f"{repository}: expected the commit {name!r}, found none{f' ({said})' if said else ''}"
+        ) from None
+    return found.decode("ascii").strip()
 
 
 def found_in(repository: Path, base: str, head: str) -> tuple[dict[Touched, list[Entry]], list[str]]:
@@ -69,7 +84,10 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, default=Path())
     parser.add_argument("--out", type=Path, help="folder to copy the submissions' files to; must not hold any")
     options = parser.parse_args()
-    found, problems = found_in(options.repository, options.base, options.head)
+    if options.out is not None and (options.out.is_file() or (options.out.is_dir() and any(options.out.iterdir()))):
+        raise UsageError(f"--out {options.out}: expected a folder that is empty or not there yet")
+    base, head = (commit_of(options.repository, name) for name in (options.base, options.head))
+    found, problems = found_in(options.repository, base, head)
     if options.out is not None and not problems:
         copy(options.repository, found, options.out)
     print(json.dumps({"problems": problems, "submissions": [asdict(place) for place in sorted(found)]}, indent=1))
@@ -79,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_step(main))

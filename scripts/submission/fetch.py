@@ -1,7 +1,8 @@
 """Fetch the files of submissions that lie elsewhere: ``python scripts/submission/fetch.py FOLDER [FOLDER ...]``.
 
 A FOLDER is a submission, or holds some (``results/<suite>/<model>`` below it). Only known hosts are asked, over https,
-for as many bytes as ``submission.json`` states, and what comes must have the hash that it states. Exit code 0, or 4.
+for as many bytes as ``submission.json`` states, and what comes must have the hash that it states. Exit code 0, 2 where
+a folder is not there, or 4 where a file was refused.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from tlbench.cli.steps import run_step
 from tlbench.errors import TlbenchError
 from tlbench.records.inventory import INVENTORY, read_inventory
 from tlbench.submissions.download import Policy, fetch_file
 
-REFUSED = 4
+REFUSED, USAGE = 4, 2
 
 
 def fetch(folder: Path, policy: Policy | None = None) -> list[Path]:
@@ -29,10 +31,9 @@ def main() -> int:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--refused", type=Path, help="write what was refused to this file, a line each")
     options = parser.parse_args()
+    absent = [f"{root}: expected a folder, found none" for root in options.folders if not root.is_dir()]
     refused: list[str] = []
     for root in options.folders:
-        if not root.is_dir():
-            refused.append(f"{root}: expected a folder, found none")
         for path in sorted({*root.glob(INVENTORY), *root.glob(f"results/*/*/{INVENTORY}")}):
             try:
                 for fetched in fetch(path.parent):
@@ -40,12 +41,12 @@ def main() -> int:
             except TlbenchError as problem:
                 # As in results/<suite>/<model>, whatever the folder that holds them is called here.
                 refused.append(ascii(f"{path.parent.relative_to(root)}: {problem}")[1:-1])
-    for line in refused:
+    for line in [*absent, *refused]:
         print(line, file=sys.stderr)
     if options.refused is not None:
-        options.refused.write_text("".join(f"{line}\n" for line in refused), encoding="utf-8")
-    return REFUSED if refused else 0
+        options.refused.write_text("".join(f"{line}\n" for line in [*absent, *refused]), encoding="utf-8")
+    return REFUSED if refused else USAGE if absent else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_step(main))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from tlbench.cli.steps import run_step
 from tlbench.errors import StoreError
 from tlbench.records.inventory import read_json
 from tlbench.submissions.comment import MARK, as_markdown
@@ -27,7 +28,7 @@ _OWN = f'.[] | select(.user.login == "github-actions[bot]" and (.body | startswi
 
 def gh(*words: str) -> str:
     """Return what gh prints."""
-    return subprocess.run(["gh", *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return subprocess.run(["gh", *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> int:
@@ -61,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_step(main))

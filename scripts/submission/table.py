@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from tlbench.cli.steps import run_step
 from tlbench.errors import StoreError
 from tlbench.records.inventory import read_json
 from tlbench.submissions.comment import as_markdown
@@ -38,4 +39,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_step(main))

@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from tlbench.analysis.configuration import read_configuration
 from tlbench.analysis.runs import tidy_runs
+from tlbench.errors import UnknownNameError
 from tlbench.leaderboard.tables import load_fits, load_results
 from tlbench.suites.spec import Recipe
 
@@ -166,3 +167,21 @@ def test_what_is_searched_has_no_value_of_its_own() -> None:
     assert found.augment == "augmix"
     plain = read_configuration("finetune", json.dumps(inner["settings"]), Recipe())
     assert found.factors != plain.factors
+
+
+def test_a_protocol_that_there_is_not_is_refused_with_the_nearest(run: Any) -> None:
+    run.add("m")
+    run.add("own", protocol="my-own")
+    records = _records(run)
+    with pytest.raises(UnknownNameError, match="no protocol 'zzz'; the results are of 'my-own', 'source-only'"):
+        tidy_runs(records, run.suite, protocol="zzz")
+    with pytest.raises(UnknownNameError, match="no protocol 'sourceonly'; did you mean 'source-only'"):
+        tidy_runs(records, run.suite, protocol="sourceonly")
+    with pytest.raises(UnknownNameError, match="no protocol ''; they are 'source-only', 'few-shot-target', "):
+        tidy_runs(records[:0], run.suite, protocol="")
+    with pytest.raises(UnknownNameError, match="did you mean 'unlabelled-target"):
+        tidy_runs(records, run.suite, protocol="test-time+unlabelled-target")
+    # One that exists, and of which nothing has been measured, is no mistake.
+    for name in ("text", "unlabelled-target+test-time"):
+        assert len(tidy_runs(records, run.suite, protocol=name).table) == 0
+    assert set(tidy_runs(records, run.suite, protocol="my-own").table["model"]) == {"own"}

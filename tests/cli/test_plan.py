@@ -163,3 +163,19 @@ def test_status_tells_what_is_stored_and_at_what_pace(
     assert main(["status", *words, "--json"]) == 1
     status = json.loads(capsys.readouterr().out)
     assert (status["fits"], status["fits_to_do"], status["pace"]["share"]) == (2, 1, pytest.approx(0.5))
+
+
+def test_measurements_of_all_variants_are_planned_as_they_are_evaluated(
+    suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite.write_text(suite.read_text() + '[[conditions]]\nkind = "transform"\nname = "shift"\nsteps = [2]\n')
+
+    def told(command: str, *words: str) -> tuple[int, int]:
+        options = ["--suite", str(suite), "--run-dir", str(suite.parent), "--model", "wise-ft(curve=(0.0,1.0))"]
+        main([command, *options, "--json", *words, *(["--no-probe"] if command == "plan" else [])])
+        found = json.loads(capsys.readouterr().out)
+        return found["measurements"], found["measurements_to_do"]
+
+    # Two fits of three clean sets (ID-val, ID-test, OOD-test) and two shifted ones, and two predictors besides.
+    assert told("plan") == told("status") == (2 * (5 + 2 * 3),) * 2
+    assert told("plan", "--all-variants") == told("status", "--all-variants") == (2 * (5 + 2 * 5),) * 2

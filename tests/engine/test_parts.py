@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from tlbench.engine.forecast import Place, Row, forecast_row, open_place, open_p
 from tlbench.engine.pace import pace
 from tlbench.engine.parts import Part, everything
 from tlbench.engine.summary import PlanSummary, summarise
-from tlbench.methods.cost import Cost
+from tlbench.engine.workload import Work
+from tlbench.leaderboard.tables import load_results
+from tlbench.methods.cost import Cost, cost_of
+from tlbench.methods.lst import Lst
 from tlbench.methods.resolve import example_of
+from tlbench.models.zoo import load_backbone
+from tlbench.suites.spec import Recipe
 
 TRAIN, VAL = 36, 18  # images
 RIGHT: dict[str, Any] = {"only": ["source=right"], "metrics": ["accuracy"], "quiet": True, "threads": 1}
@@ -35,11 +41,14 @@ NESTED = (
 )
 # The kit's network has no layer that could be adapted.
 BACKBONES = {"lora": "timm:test_efficientnet@untrained"}
+# Ladders cut out of a transformer's blocks look at images for Fisher's information.
+LADDERS = ("lst", "lst(fisher_images=20)", "lst(init=magnitude)", "temperature(lst(init=fisher,fisher_images=5))")
+ON_A_TRANSFORMER = [(name, {"backbone": "timm:test_vit@untrained"}) for name in LADDERS]
 
 
 def passes(name: str, cost: Cost) -> float:
     """Passes over the training images that a fit counts as seen."""
-    if name == "lst":
+    if "lst(" in f"{name}(":
         return cost.forward  # its gradient is that of the side network, behind the passes forward
     # A head on kept features passes these, and no image, once an epoch.
     kept = cost.features or 0 < cost.forward < cost.gone_through
@@ -79,10 +88,14 @@ def folders(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return found
 
 
-@pytest.mark.parametrize("name", [*registry.BUILT_IN["methods"], *NESTED])
-def test_an_evaluation_makes_the_fits_and_sees_the_images_that_were_planned(name: str, folders: Folders) -> None:
-    model = WITH_SETTINGS.get(name) or (name if name in NESTED else example_of(name))
-    options = {"backbone": BACKBONES.get(name)}
+BUILT_IN = [(name, {"backbone": BACKBONES.get(name)}) for name in (*registry.BUILT_IN["methods"], *NESTED)]
+
+
+@pytest.mark.parametrize(("name", "options"), [*BUILT_IN, *ON_A_TRANSFORMER])
+def test_an_evaluation_makes_the_fits_and_sees_the_images_that_were_planned(
+    name: str, options: dict[str, Any], folders: Folders
+) -> None:
+    model = WITH_SETTINGS.get(name) or (name if "(" in name else example_of(name))
     opened = open_plan(
         folders.place(source=("right",)), {"seeds": (0,), "only": {"source": ("right",)}}, model, threads=1, **options
     )
@@ -92,15 +105,14 @@ def test_an_evaluation_makes_the_fits_and_sees_the_images_that_were_planned(name
     assert {fit_id for one in opened.fits for fit_id in one.states} == made
     recipe = opened.place.suite.protocol.recipe
     (one,) = opened.fits
-    itself = opened.work.model.method.cost(recipe)
-    assert itself is not None
+    itself = cost_of(opened.work.model.method, recipe, opened.work.backbone)
     for fit_id, cost, parts in (
         (one.planned.key.fit_id, itself, one.parts),
         *((part.fit_id, part.sizing.cost, part.parts) for part in everything(one.parts)),
     ):
         own = folders.seen_beside(fit_id, parts)
         # Outputs on ID-val are no images that a fit learns from, features of it are.
-        besides, rest = divmod(own - round(TRAIN * passes(name, cost)), VAL)
+        besides, rest = divmod(own - round(TRAIN * passes(name, cost)) - min(cost.sampled, TRAIN), VAL)
         assert rest == 0, (own, cost)
         assert 0 <= besides <= cost.validated, (own, cost)
 
@@ -174,3 +186,64 @@ def test_the_whole_of_an_evaluation_holds_what_its_fits_ask_for(blobs: Path, tmp
     place = open_place(blobs, {"seeds": (0,)}, data_root=None, run_dir=tmp_path)
     (row,) = rows(place, {"seeds": (0,)}, "temperature(finetune)")
     assert sum(one.whole["train/step"] for one in row.fits) == 2 * 3 * TRAIN
+
+
+@pytest.mark.parametrize(("init", "sampled"), [("none", 20), ("fisher", 20), ("magnitude", 0), ("random", 0)])
+def test_images_that_are_looked_at_once_are_in_the_forecast(blobs: Path, init: str, sampled: int) -> None:
+    def steps(model: str, backbone: str, run_dir: Path) -> int:
+        place = open_place(blobs, {"seeds": (0,)}, data_root=None, run_dir=run_dir)
+        found = open_plan(place, {"seeds": (0,)}, model, backbone=backbone, threads=1)
+        return sum(one.left["train/step"] for one in found.fits)
+
+    images = partial(steps, backbone="timm:test_vit@untrained", run_dir=blobs.parent / "none")
+    without = images("lst(init=random)")
+    assert images(f"lst(init={init},fisher_images=20)") == without + 2 * sampled
+    # No training set has more images than it has.
+    assert images(f"lst(init={init})") == without + 2 * (TRAIN if sampled else 0)
+
+
+def test_a_network_without_blocks_to_cut_looks_at_no_image(blobs: Path) -> None:
+    recipe = Recipe()
+    maps, blocks = (load_backbone(name) for name in ("small-cnn", "timm:test_vit@untrained"))
+    assert [cost_of(Lst(), recipe, network).sampled for network in (maps, blocks)] == [0, 1024]
+    assert cost_of(Lst(init="fisher"), recipe).sampled == 1024
+
+
+@pytest.mark.parametrize("model", ["finetune", "wise-ft(curve=(0.5,1.0))", "adabn"])
+def test_measurements_of_all_variants_are_counted_before_and_after(model: str, blobs: Path, tmp_path: Path) -> None:
+    """What is said to be to do is what is stored in the end, with the further measurements and without them."""
+    part: dict[str, Any] = {"only": ["source=right"], "run_dir": tmp_path, "seeds": [0]}
+    stored, counts = 0, []
+    for every in (False, True):
+        before = api.plan(blobs, model, probe=False, all_variants=every, **part)
+        api.evaluate(blobs, model, quiet=True, threads=1, all_variants=every, **part)
+        after = api.plan(blobs, model, probe=False, all_variants=every, **part)
+        made = load_results(blobs, run_dir=tmp_path, published=False).measurement_id.nunique()
+        assert (before.measurements, before.measurements_to_do) == (made, made - stored)
+        assert (after.measurements, after.measurements_to_do) == (made, 0)
+        stored = made
+        counts.append(before)
+    ranked, further = counts
+    assert (further.measurements > ranked.measurements) is (model != "finetune")
+
+
+@pytest.mark.parametrize(("model", "others", "attacked"), [("wise-ft", 10, 10), ("adabn", 2, 1), ("star-sse", 2, 2)])
+def test_with_all_variants_each_takes_the_work_that_the_ranked_one_takes(
+    model: str, others: int, attacked: int, blobs: Path, tmp_path: Path
+) -> None:
+    place = open_place(blobs, {"seeds": (0,)}, data_root=None, run_dir=tmp_path)
+
+    def work(every: bool) -> Work:
+        opened = open_plan(place, {"seeds": (0,)}, model, threads=1, all_variants=every)
+        return sum((one.left for one in opened.fits), Work())
+
+    ranked, all_ = work(False), work(True)
+    for own in ("transform/resample", "corruption/contrast"):
+        assert all_[own] == (1 + others) * ranked[own] > 0
+    plain = planned(blobs, tmp_path, "finetune")
+    gradients = {"wise-ft": plain.gradients, "adabn": 0, "star-sse": 5 * plain.gradients}[model]
+    if model != "adabn":  # has a fit a pair
+        assert ranked["attack/gradient"] == gradients
+        assert all_["attack/gradient"] == gradients + attacked * plain.gradients
+    assert all_["attack/gradient"] > ranked["attack/gradient"]
+    assert ranked["clean/forward"] == all_["clean/forward"]

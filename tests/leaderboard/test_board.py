@@ -205,6 +205,28 @@ def test_other_data_than_the_suite_counts_are_told_with_whose_they_are(run: Any)
     assert note == "t/a: these are the old ones (in m)"
 
 
+def test_test_time_rows_of_batches_of_several_sizes_are_told(run: Any) -> None:
+    for model in ("m", "n", "plain"):
+        run.add(model, value=0.5, **({} if model == "plain" else {"protocol": "test-time"}))
+    options = {"run_dir": run.folder, "published": False}
+    records, fits = load_results(run.suite, **options), load_fits(run.suite, **options)
+    fits.loc[fits["model"] == "plain", "batch_size"] = 5
+
+    def told() -> list[str]:
+        return [note for note in make_board(records, fits, run.suite).notes if "batch" in note]
+
+    assert told() == []
+    fits.loc[fits["model"] == "n", "batch_size"] = 64
+    (apart,) = told()
+    assert apart.startswith("test-time: predictions depend on their batch")
+    assert apart.endswith("n (local) of 64; m (local) of 128")
+    # Two folders that were copied together: half of a row is of another size.
+    fits.loc[(fits["model"] == "n") & (fits["seed"] == fits["seed"].max()), "batch_size"] = 128
+    (pooled,) = told()
+    assert pooled.startswith("n (local) is no row: ")
+    assert "in batches of 64 and 128" in pooled
+
+
 def test_measures_beside_a_score_rest_on_its_seeds_or_are_absent(run: Any) -> None:
     run.add(
         "m", value=lambda cell: 0.55 + 0.1 * cell.seed, without=lambda cell: cell.kind == "attack" and cell.seed > 0

@@ -127,6 +127,35 @@ def test_few_tasks_without_images_compare_nothing_and_say_so(run: Any) -> None:
     assert any("bounds from the recorded standard errors" in note for note in board.notes)
 
 
+def test_an_interval_of_a_loss_does_not_go_below_nothing(wide: Any) -> None:
+    wide.add("wild", value=0.1, error=5.0)
+    row = board_of(wide, metric="nll").frame.iloc[0]
+    assert row["measurement_low"] == 0
+    assert row["measurement_high"] > row["score"]
+
+
+def test_the_legend_explains_the_columns_that_are_there_and_no_others(wide: Any) -> None:
+    wide.add("m", value=level(0.5), error=None)
+    text = board_of(wide).to_text(width=300)
+    assert "gap: ID minus OOD accuracy" in text
+    assert "NLL to disparity on OOD-test" in text
+    assert "attacked" not in text
+    assert "±" not in text
+    wide.add("n", value=level(0.4))
+    assert "±: standard error of measurement" in board_of(wide).to_text(width=300)
+
+
+def test_rows_that_share_a_name_are_told_apart_by_where_they_come_from(wide: Any) -> None:
+    wide.add("m", value=level(0.8))
+    options = {"run_dir": wide.folder, "published": False}
+    records, fits = load_results(wide.suite, **options), load_fits(wide.suite, **options)
+    both = pd.concat([records, records.assign(origin="published", value=records["value"] - 0.1)], ignore_index=True)
+    board = make_board(both, pd.concat([fits, fits.assign(origin="published")], ignore_index=True), wide.suite)
+    assert list(board.differences["first"]) == ["local:m"]
+    assert list(board.differences["second"]) == ["published:m"]
+    assert set(board.without["name"]) == {"local:m", "published:m"}
+
+
 def test_json_carries_differences_and_the_table_keeps_its_width(wide: Any) -> None:
     for name, base in (("best of all the models", 0.8), ("temperature(lp-ft)", 0.5)):
         wide.add(name, value=level(base))

@@ -295,3 +295,48 @@ def test_mixed_precision_leaves_the_mixtures_as_they_are(context_for: MakeContex
 def test_settings_out_of_range_are_refused_when_the_method_is_made(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         Augmix(**settings)  # type: ignore[arg-type]
+
+
+def plainly_mixed(images: Tensor, generator: Generator, depth: int | None) -> Tensor:
+    """The mixture written from its definition, an operation after the other, each into a tensor of its own."""
+    n = len(images)
+    draws = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+
+    def column(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).float().view(-1, 1, 1, 1)
+
+    shares, weights = column(draws.beta(1.0, 1.0, n)), draws.dirichlet([1.0] * 3, n)
+    mixture = torch.zeros_like(images)
+    for chain in range(3):
+        lengths = draws.integers(1, 4, n) if depth is None else np.full(n, depth)
+        view = images
+        for link in range(int(lengths.max())):
+            chosen, levels = draws.integers(len(OPERATIONS), size=n), draws.uniform(LEAST_LEVEL, 3, n)
+            signs = draws.choice([-1.0, 1.0], n)
+            chosen[link >= lengths] = -1
+            view = changed(view, chosen, levels, signs)
+        mixture = mixture + column(weights[:, chain]) * view
+    return ((1 - shares) * images + shares * mixture).clamp(0, 1)
+
+
+@pytest.mark.parametrize("depth", [None, 1, 2])
+def test_memory_that_is_used_again_moves_no_bit(images: Tensor, depth: int | None) -> None:
+    before = images.clone()
+    for seed in range(3):
+        expected = plainly_mixed(images, generator(seed), depth)
+        assert torch.equal(mixed(images, generator(seed), depth=depth), expected)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", ["rotate", "shear-x", "shear-y", "translate-x", "translate-y"])
+def test_a_warp_is_what_affine_grid_makes_of_it_bit_for_bit(
+    name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels, signs = torch.linspace(0.1, 10, 10).view(-1, 1, 1, 1), torch.tensor([1.0, -1.0] * 5).view(-1, 1, 1, 1)
+    ours = OPERATIONS[name](images, levels, signs)
+
+    def grid_of(places: Tensor, transposed: Tensor) -> Tensor:
+        return F.affine_grid(transposed.transpose(1, 2), list(images.shape), align_corners=False)
+
+    monkeypatch.setattr("tlbench.methods.augmix.torch.bmm", grid_of)
+    assert torch.equal(OPERATIONS[name](images, levels, signs), ours)

@@ -166,7 +166,7 @@ def test_batches_of_one_image_are_not_applicable_before_any_training(context_for
 
 @pytest.mark.parametrize("wrong", [{"eta": -0.1}, {"eta": float("nan")}, {"eta": float("inf")}, {"k": 0}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="expected a finite eta of at least 0 and k >= 1"):
+    with pytest.raises(ValueError, match=r"expected (a finite eta of at least 0|k >= 1), got"):
         Bss(**wrong)  # type: ignore[arg-type]
 
 

@@ -195,7 +195,7 @@ def test_members_that_would_all_be_equal_are_refused_before_anything_runs() -> N
         resolve_model("deep-ensemble(knn)")
     with pytest.raises(UsageError, match="temperature does not depend on the seed"):
         resolve_model("deep-ensemble(temperature(ncm))")
-    with pytest.raises(ValueError, match="at least one member, got 0"):
+    with pytest.raises(ValueError, match="members of at least 1, got 0"):
         DeepEnsemble(members=0)
 
 

@@ -209,11 +209,11 @@ def test_a_soup_of_what_draws_nothing_draws_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"lr_factors": ()}, "at least one member, got none"),
+        ({"lr_factors": ()}, "members or lr_factors, one or more, got none"),
         ({"lr_factors": (1.0, 0.0)}, "lr_factors above 0, got 1.0, 0.0"),
         ({"members": (Finetune(),), "lr_factors": (1.0,)}, "got both"),
-        ({"lr_factors": (0.5, 1.0, 0.5)}, "0.5 is given twice"),
-        ({"members": (Finetune(lr=0.1), Finetune(), Finetune(lr=0.1))}, r"Finetune\(.*lr=0.1.*is given twice"),
+        ({"lr_factors": (0.5, 1.0, 0.5)}, "lr_factors: 0.5 is given twice"),
+        ({"members": (Finetune(lr=0.1), Finetune(), Finetune(lr=0.1))}, r"members: finetune\(lr=0.1\) is given twice"),
         ({"members": (Finetune(), FromScratch())}, "from-scratch does not start from the pretrained weights"),
         ({"members": (Temperature(Finetune()),)}, "temperature maps outputs, and weights are averaged"),
     ],

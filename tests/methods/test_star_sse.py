@@ -219,7 +219,7 @@ def test_the_images_seen_are_the_sum_and_the_forecast_says_so(context_for: MakeC
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"members": 0}, "at least one member, got 0"),
+        ({"members": 0}, "members of at least 1, got 0"),
         ({"cycle_epochs": 0}, "cycle_epochs of at least 1 or none, got 0"),
         ({"cycle_lr_ratio": -1.0}, "cycle_lr_ratio of at least 0, got -1.0"),
         ({"augment": "augmixx"}, "did you mean 'augmix'"),

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from tlbench.analysis.questions import Analysis
 from tlbench.leaderboard.board import Board
 from tlbench.report.board_page import board_page
 from tlbench.report.content import Content
@@ -110,6 +112,34 @@ def test_a_heading_sorts_within_sections_and_says_which_way(
     assert board.sort("nll") == "descending"
     assert board.sort("nll") is None
     assert board.names() == first
+
+
+def test_what_is_not_ranked_stands_below_what_is(
+    content: Content, open_page: Callable[..., Opened], tmp_path: Path
+) -> None:
+    frame = content.board.frame.copy()
+    ranked = frame[(frame["standing"] == "ranked") & (frame["protocol"] == "source-only")]
+    first = ranked.index[0]  # of the largest section, and the best of it
+    section = list(ranked.loc[ranked["pretraining"] == ranked.loc[first, "pretraining"], "name"])
+    frame.loc[first, "standing"] = "unranked"
+    frame.loc[first, "rank"] = None
+    shown = replace(content, boards={**content.boards, "accuracy": replace(content.board, frame=frame)})
+    (tmp_path / "index.html").write_text(board_page(shown), encoding="utf-8")
+    board = open_page(tmp_path / "index.html")
+    own = board.names()
+    assert own.index(section[0]) == own.index(section[-1]) + 1
+    board.sort("score")
+    assert board.names().index(section[0]) < board.names().index(section[1])
+
+
+def test_the_comparison_is_that_of_the_measure_shown(pages: Path, open_page: Callable[..., Opened]) -> None:
+    board = open_page(pages / "index.html")
+    assert board.page.locator("#comparisons [data-metric=accuracy]").is_visible()
+    board.page.select_option("#measure", "nll")
+    assert board.page.locator("#comparisons [data-metric=nll]").is_visible()
+    assert not board.page.locator("#comparisons [data-metric=accuracy]").is_visible()
+    board.page.select_option("#task", "t")
+    assert not board.page.locator("#comparisons").is_visible()
 
 
 def test_every_column_sorts(pages: Path, open_page: Callable[..., Opened]) -> None:
@@ -233,6 +263,16 @@ def test_the_whole_report_opens_without_a_complaint(site: Path, open_page: Calla
         assert opened.page.title().endswith("tlbench")
         wide = opened.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, link
+
+
+def test_the_way_to_every_page_fits_a_narrow_screen(
+    content: Content, open_page: Callable[..., Opened], tmp_path: Path
+) -> None:
+    whole = replace(content, analysis=Analysis("tiny", pd.DataFrame(), {}, ()))
+    (tmp_path / "method.html").write_text(method_page(whole), encoding="utf-8")
+    opened = open_page(tmp_path / "method.html", viewport={"width": 400, "height": 800})
+    assert opened.page.is_visible("nav >> text=Analysis")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_a_narrow_screen_scrolls_the_table_and_not_the_page(pages: Path, open_page: Callable[..., Opened]) -> None:

@@ -104,17 +104,22 @@ class Analysis:
         read back as the same numbers.
         """
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        written = _write_table(self.runs, target / "runs")
+        files = self.files()
+        for name, content in files.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(content)
+        return [target / name for name in files]
+
+    def files(self) -> dict[str, bytes]:
+        """Return what ``write`` writes, by its path in the folder."""
+        files = _table_files(self.runs, "runs")
         for one in self.answers.values():
             for name, table in one.tables.items():
-                (target / one.id).mkdir(exist_ok=True)
-                written += _write_table(table, target / one.id / name)
+                files |= _table_files(table, f"{one.id}/{name}")
         sentences = self.frame.to_dict("records")
-        summary = target / "answers.json"
         facts = {"suite": self.suite, "runs": len(self.runs), "notes": list(self.notes), "answers": sentences}
-        summary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return [*written, summary]
+        files["answers.json"] = (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+        return files
 
 
 def ask(
@@ -158,8 +163,6 @@ def check_questions(questions: Iterable[str] | None) -> list[str]:
     return [name for name in QUESTIONS if name in asked]
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> list[Path]:
-    files = [path.with_suffix(".csv"), path.with_suffix(".parquet")]
-    table.to_csv(files[0], index=False)
-    table.to_parquet(files[1], index=False)
-    return files
+def _table_files(table: pd.DataFrame, stem: str) -> dict[str, bytes]:
+    written = table.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    return {f"{stem}.csv": written, f"{stem}.parquet": table.to_parquet(None, index=False)}

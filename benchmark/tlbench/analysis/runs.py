@@ -13,7 +13,9 @@ from scipy.special import ndtri
 
 from tlbench.analysis.clustered import PAIR, Floats
 from tlbench.analysis.configuration import Configuration, read_configuration
+from tlbench.errors import UnknownNameError, listed, nearest
 from tlbench.metrics.catalogue import METRICS
+from tlbench.records.record import PROTOCOLS
 from tlbench.suites.spec import Suite
 
 MEASURES: Final = (
@@ -79,11 +81,28 @@ def tidy_runs(
     -------
     Runs
         Sorted, so that equal records in any order give equal runs.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such protocol; the message has the nearest name.
     """
+    check_protocol(protocol, sorted(set(records["protocol"])))
     kept, notes = _kept(records, controls, protocol, precision)
     whole = _runs_of(kept, suite)
     table = whole[controls | ~whole["control"]].reset_index(drop=True)
     return Runs(table, _candidates(fits, table), tuple(notes))
+
+
+def check_protocol(name: str, there: Sequence[str] = ()) -> None:
+    """Raise ``UnknownNameError`` unless a protocol is one of ours, several of ours, or one that is there."""
+    several = [part for part in PROTOCOLS if part in name.split("+")]
+    if name in there or (several and "+".join(several) == name):
+        return
+    names = list(dict.fromkeys([*there, *PROTOCOLS]))
+    hint = nearest(name, names)
+    known = f"the results are of {listed(there)}" if there else f"they are {listed(PROTOCOLS)}"
+    raise UnknownNameError(f"there is no protocol {name!r}{hint}; {known}")
 
 
 def measured_on(runs: pd.DataFrame, side: str, measures: Sequence[str] = MEASURES) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def analyze(
     Raises
     ------
     UnknownNameError
-        If there is no such suite or question.
+        If there is no such suite, question or protocol.
     UsageError
         If the upstream file cannot be used.
     """
@@ -74,6 +75,7 @@ def analyze(
     records = load_results(read, run_dir=run_dir, published=published)
     fits = load_fits(read, run_dir=run_dir, published=published)
     runs = tidy_runs(records, read, fits, controls=controls, protocol=protocol)
+    runs = replace(runs, notes=(*runs.notes, *records.attrs.get("notes", [])))
     analysis = ask(runs, suite=read.name, questions=wanted, published=known, draws=draws)
     if out is not None:
         from tlbench.report.analysis_page import write_analysis

@@ -175,6 +175,7 @@ def plan(
     budget: str | None = None,
     probe: bool = True,
     precision: str = "float32",
+    all_variants: bool = False,
 ) -> PlanSummary:
     """Return how much an evaluation would do and how long that takes, without doing any of it.
 
@@ -183,7 +184,7 @@ def plan(
     Parameters
     ----------
     suite, model, backbone, settings, name, seeds, shots, only, metrics, device, data_root, run_dir, shard, threads, \
-    batch_size, grid, recipe, precision
+    batch_size, grid, recipe, precision, all_variants
         As ``evaluate`` takes them. Speeds are those of float32.
     budget : str, optional
         Such as ``"24h"``, ``"90m"`` or ``"2d"``: say what fits into it.
@@ -225,6 +226,7 @@ def plan(
             threads=threads,
             batch_size=batch_size,
             precision=precision,
+            all_variants=all_variants,
         )
         for own, own_shots, named in _rows_to_plan(
             place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name
@@ -252,6 +254,7 @@ def status(
     grid: bool = False,
     recipe: str | None = None,
     precision: str = "float32",
+    all_variants: bool = False,
 ) -> StatusSummary:
     """Return how much of an evaluation is stored, and how long that took against its forecast.
 
@@ -273,6 +276,7 @@ def status(
             device=device,
             precision=precision,
             takes_over=False,
+            all_variants=all_variants,
         )
         for own, own_shots, named in _rows_to_plan(
             place.suite, model, grid, recipe, shots, backbone=backbone, settings=settings, name=name

@@ -228,12 +228,12 @@ def verify_submitted(folder: str | Path, *, model: str, suite: Suite, results: s
     results : path
         Where earlier versions are published.
     """
-    from tlbench.engine.identity import identity_problems
+    from tlbench.engine.identity import identity_problems, unchecked_identity
     from tlbench.leaderboard.images import lock_path
     from tlbench.records.inventory import INVENTORY
     from tlbench.records.lock import read_lock
     from tlbench.records.published import PublishedModel
-    from tlbench.submissions.verification.report import Findings, not_checked
+    from tlbench.submissions.verification.report import Check, Findings, not_checked
     from tlbench.submissions.verify import verify_folder
 
     place = Path(folder)
@@ -244,13 +244,20 @@ def verify_submitted(folder: str | Path, *, model: str, suite: Suite, results: s
     try:
         fits = PublishedModel(place, suite.name, model).table("fits").to_pylist()
     except StoreError as problem:
-        check = not_checked("identity", str(problem))
+        checks = [not_checked("identity", str(problem)), not_checked("weights and fit ids", str(problem))]
     else:
         lock = lock_path(suite)
-        problems, warnings = identity_problems(fits, suite, read_lock(lock) if lock.is_file() else {})
+        splits = read_lock(lock) if lock.is_file() else {}
+        problems, warnings = identity_problems(fits, suite, splits)
         for text in problems:
             found.add(text)
         for text in warnings:
             found.warn(text)
-        check = found.check("identity", f"{len(fits)} fits are what registered methods make of their settings and data")
-    return replace(report, checks=(*report.checks, check))
+        unchecked = "; ".join(unchecked_identity(fits, suite, splits))
+        checks = [
+            found.check("identity", f"{len(fits)} fits are what registered methods make of their settings and data"),
+            not_checked("weights and fit ids", unchecked)
+            if unchecked
+            else Check("weights and fit ids", "ok", f"{len(fits)} fits have the ids that registered weights give them"),
+        ]
+    return replace(report, checks=(*report.checks, *checks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from tlbench.api.given import RUN_DIR, as_suite
 from tlbench.errors import UsageError, listed, nearest
@@ -93,6 +93,8 @@ def compare(
 
     if metric not in MEASURES:
         raise UsageError(f"metric: expected {listed(MEASURES)}, got '{metric}'{nearest(metric, MEASURES)}")
+    if role not in get_args(Role):
+        raise UsageError(f"role: expected {listed(get_args(Role))}, got '{role}'{nearest(role, get_args(Role))}")
     read, place = as_suite(suite), Path(run_dir)
     rows, notes = rows_of_board(read, run_dir=place, published=published)
     each = (shots, shots) if shots is None or isinstance(shots, str) else shots

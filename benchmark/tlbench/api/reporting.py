@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tlbench.api.given import RUN_DIR, as_suite
 from tlbench.suites.spec import Suite
+
+if TYPE_CHECKING:
+    from tlbench.analysis.questions import Analysis
+    from tlbench.report.content import Content
 
 
 def report(
@@ -15,6 +21,7 @@ def report(
     metric: str | None = None,
     run_dir: str | Path = RUN_DIR,
     published: bool = True,
+    analysis: bool = True,
 ) -> tuple[Path, ...]:
     """Write a suite's results as static pages, which need no server and no network.
 
@@ -29,6 +36,8 @@ def report(
         Local results, whose rows are marked.
     published : bool
         Whether to show the published results.
+    analysis : bool
+        Whether to ask the study's questions, too, which takes longer than the other pages; see `analyze`.
 
     Returns
     -------
@@ -52,4 +61,16 @@ def report(
         name: leaderboard(read, metric=name, run_dir=run_dir, published=published)
         for name in board_metrics(read, opening)
     }
-    return write_site(read_content(read, boards, run_dir=Path(run_dir), published=published), folder)
+    content = read_content(read, boards, run_dir=Path(run_dir), published=published)
+    if analysis and len(content.records):
+        content = replace(content, analysis=_asked(content))
+    return write_site(content, folder)
+
+
+def _asked(content: Content) -> Analysis:
+    from tlbench.analysis.questions import ask
+    from tlbench.analysis.runs import tidy_runs
+
+    runs = tidy_runs(content.records, content.suite, content.fits)
+    told = replace(runs, notes=(*runs.notes, *content.records.attrs.get("notes", [])))
+    return ask(told, suite=content.suite.name)

@@ -57,9 +57,9 @@ def _tlbench(
 
 # In the order of the help.
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command()(boards.leaderboard)
+app.command(epilog=boards.EXAMPLES)(boards.leaderboard)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
-app.command()(report.report)
+app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=analyze.EXAMPLES)(analyze.analyze)
 app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command()(plan.status)

@@ -26,18 +26,27 @@ _INTERVAL = ("_low", "_high")
 def analyze(
     suite: SuiteOption,
     question: Annotated[
-        list[str] | None, typer.Option("--question", metavar="A1", help="A1 to A17, repeatable; default: all")
+        list[str] | None,
+        typer.Option(
+            "--question",
+            metavar="A1",
+            help="one of the study's, A1 to A17, as docs/analysis.md lists them; repeatable; default: all",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder for tables, figures and a page")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="a new folder, or an earlier analysis: for tables, figures and a page")
+    ] = None,
     upstream: Annotated[
         Path | None,
         typer.Option("--upstream", help="CSV of backbones' published accuracies: backbone,accuracy,... (A14)"),
     ] = None,
-    controls: Annotated[bool, typer.Option("--controls", help="count controls as models")] = False,
-    protocol: Annotated[str, typer.Option("--protocol", help="models of another one are left out")] = "source-only",
+    controls: Annotated[bool, typer.Option("--controls", help="count controls, such as majority, as models")] = False,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="such as unlabelled-target; models of another one are left out")
+    ] = "source-only",
     run_dir: RunDirOption = RUNS,
     published: Annotated[
-        bool, typer.Option("--published/--own", help="read the published results, too, or one's own records alone")
+        bool, typer.Option("--published/--own", help="the published results and your own, or your own alone")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:

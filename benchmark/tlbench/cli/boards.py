@@ -10,18 +10,29 @@ import typer
 from tlbench.cli.options import RUNS, DataRootOption, RunDirOption, SuiteOption, check_run_dir
 from tlbench.cli.showing_result import show_result
 
+EXAMPLES = """Examples:
+
+tlbench leaderboard --suite digits
+
+tlbench leaderboard --suite digits --metric nll --format csv"""
+
 
 def leaderboard(
     suite: SuiteOption,
-    metric: Annotated[str | None, typer.Option("--metric", help="measure to rank by; default: the suite's")] = None,
-    format: Annotated[Literal["table", "markdown", "csv", "json"], typer.Option("--format")] = "table",
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="measure to rank by, such as nll; default: the suite's")
+    ] = None,
+    format: Annotated[
+        Literal["table", "markdown", "csv", "json"],
+        typer.Option("--format", help="rates in % in the first two, fractions in the others"),
+    ] = "table",
     as_json: Annotated[bool, typer.Option("--json", help="the same as --format json")] = False,
     run_dir: RunDirOption = RUNS,
     published: Annotated[
-        bool, typer.Option("--published/--own", help="show the published board, or one's own records alone")
+        bool, typer.Option("--published/--own", help="the published results and your own, or your own alone")
     ] = True,
 ) -> None:
-    """Rank the models of a suite: the published ones and one's own."""
+    """Rank the models of a suite: the published ones and your own."""
     from tlbench import api
 
     check_run_dir(run_dir)

@@ -20,13 +20,18 @@ tlbench compare local:finetune published:finetune --suite digits --metric nll --
 
 
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="row of the board; published:NAME or local:NAME")],
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="row of the board; published:NAME or local:NAME where both have it")
+    ],
     second: Annotated[str, typer.Argument(metavar="B", help="row of the board that A is held against")],
     suite: SuiteOption,
     metric: Annotated[
         Literal["accuracy", "nll", "brier"], typer.Option("--metric", help="what is averaged over images")
     ] = "accuracy",
-    role: Annotated[Literal["ood-test", "id-test", "id-val"], typer.Option("--role", help="which images")] = "ood-test",
+    role: Annotated[
+        Literal["ood-test", "id-test", "id-val"],
+        typer.Option("--role", help="whose images: the target's, the source's own, or those it was tuned on"),
+    ] = "ood-test",
     shots: Annotated[
         str | None,
         typer.Option("--shots", metavar="K[,K]", help="training images a class, or full: of both, or of A and B"),

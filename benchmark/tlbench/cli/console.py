@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from textwrap import fill
@@ -15,7 +16,7 @@ from typing import Any
 
 import typer
 
-from tlbench.errors import TlbenchError, nearest
+from tlbench.errors import LeftOutWarning, TlbenchError, nearest
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 _STORAGE = {
@@ -131,7 +132,8 @@ def run(command: Callable[[], object]) -> int:
         0 done, 1 something failed, 2 a user's mistake, 4 verification mismatch, 130 interrupted.
     """
     try:
-        code = command()
+        with _warnings_as_lines():
+            code = command()
         sys.stdout.flush()
         if code == INTERRUPTED:
             raise KeyboardInterrupt  # typer turns Ctrl-C into this code, without a word
@@ -154,6 +156,25 @@ def run(command: Callable[[], object]) -> int:
         return _fail(f"{where}{_STORAGE[problem.errno]}", USAGE)
     except Exception as problem:
         return _unexpected(problem)
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print a warning of what is left out as one line, once however often it is given; others as Python does."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOutWarning)
+        otherwise = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, LeftOutWarning):
+                otherwise(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                say(printable(f"warning: {' '.join(str(message).split())}"))
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(message: object, code: int) -> int:

@@ -12,6 +12,7 @@ from tlbench.cli.console import FAILED, results_only, say, show_json
 from tlbench.cli.options import (
     MODEL,
     RUNS,
+    AllVariantsOption,
     BackboneOption,
     DataRootOption,
     DeviceOption,
@@ -87,13 +88,7 @@ def evaluate(
             help="write the outputs for clean sets into the run folder, as `tlbench score` takes them; never submitted",
         ),
     ] = False,
-    all_variants: Annotated[
-        bool,
-        typer.Option(
-            "--all-variants",
-            help="measure every predictor of a fit under every condition; default: clean sets for the unranked",
-        ),
-    ] = False,
+    all_variants: AllVariantsOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:

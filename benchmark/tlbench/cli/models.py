@@ -1,4 +1,4 @@
-"""`tlbench models`: what can be measured."""
+"""`tlbench models`: methods and backbones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from tlbench.cli.console import FAILED, results_only, say, show_json, show_table
 from tlbench.cli.options import JsonOption, SetOption
 
-app = typer.Typer(help="List, show and check models: what is measured.", rich_markup_mode=None)
+app = typer.Typer(
+    help="List, show and check models: methods, and the backbones that they start from.", rich_markup_mode=None
+)
 
 _LIBRARIES = ("timm", "torchvision")
 
@@ -46,7 +48,10 @@ def show(
     from tlbench.methods.resolve import describe_model, example_of, resolve_model
 
     with results_only():
-        facts = describe_model(resolve_model(example_of(name), settings=tuple(settings or ())))
+        example = example_of(name)
+        facts = describe_model(resolve_model(example, settings=tuple(settings or ())))
+    if example != name:
+        say(f"note: {name} wraps another method and has no default for it; shown is {example}, as --model takes it")
     if json:
         show_json(facts)
     else:

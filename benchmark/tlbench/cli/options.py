@@ -80,6 +80,13 @@ PrecisionOption = Annotated[
         "model@bfloat16, ranked apart; attacks stay float32",
     ),
 ]
+AllVariantsOption = Annotated[
+    bool,
+    typer.Option(
+        "--all-variants",
+        help="measure every predictor of a fit under every condition; default: clean sets for the unranked",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 

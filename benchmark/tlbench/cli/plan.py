@@ -11,6 +11,7 @@ from tlbench.cli.checks import stop_early
 from tlbench.cli.console import FAILED, results_only, say, show_json
 from tlbench.cli.options import (
     RUNS,
+    AllVariantsOption,
     BackboneOption,
     DataRootOption,
     DeviceOption,
@@ -65,6 +66,7 @@ def plan(
         bool, typer.Option("--probe/--no-probe", help="measure this machine's speed, or take the last probe's")
     ] = True,
     precision: PrecisionOption = "float32",
+    all_variants: AllVariantsOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say what an evaluation would do and how long it takes, before anything starts."""
@@ -89,6 +91,7 @@ def plan(
             budget=budget,
             probe=probe,
             precision=precision,
+            all_variants=all_variants,
         )
     if json:
         show_json(asdict(summary))
@@ -112,6 +115,7 @@ def status(
     data_root: DataRootOption = None,
     run_dir: RunDirOption = RUNS,
     precision: PrecisionOption = "float32",
+    all_variants: AllVariantsOption = False,
     json: JsonOption = False,
 ) -> int:
     """Say how much is stored, and how long that took against the forecast; exit 1 while something is missing."""
@@ -134,6 +138,7 @@ def status(
             data_root=data_root,
             run_dir=run_dir,
             precision=precision,
+            all_variants=all_variants,
         )
     if json:
         show_json(asdict(summary))

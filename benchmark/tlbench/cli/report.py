@@ -10,6 +10,12 @@ import typer
 from tlbench.cli.console import say, show_json
 from tlbench.cli.options import RUNS, JsonOption, RunDirOption, SuiteOption, check_run_dir
 
+EXAMPLES = """Examples:
+
+tlbench report --suite digits --out site
+
+tlbench report --suite digits --own --no-analysis --out mine"""
+
 
 def report(
     suite: SuiteOption,
@@ -21,15 +27,21 @@ def report(
     ] = None,
     run_dir: RunDirOption = RUNS,
     published: Annotated[
-        bool, typer.Option("--published/--own", help="show the published board, or one's own records alone")
+        bool, typer.Option("--published/--own", help="the published results and your own, or your own alone")
+    ] = True,
+    analysis: Annotated[
+        bool,
+        typer.Option(
+            "--analysis/--no-analysis", help="answer the study's questions on a page, too, as `tlbench analyze` does"
+        ),
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the board, a page a model and a page a task as static pages."""
+    """Write static pages: the board, one a model, one a task, the method, the analysis."""
     from tlbench import api
 
     check_run_dir(run_dir)
-    files = api.report(suite, out, metric=metric, run_dir=run_dir, published=published)
+    files = api.report(suite, out, metric=metric, run_dir=run_dir, published=published, analysis=analysis)
     if as_json:
         show_json({"suite": suite, "page": str(files[0]), "files": [str(file) for file in files]})
         return

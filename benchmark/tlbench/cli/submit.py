@@ -24,8 +24,12 @@ tlbench submit tlbench-runs --suite ood172 --card mymodel.toml --predictions-url
 
 def submit(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder, as --run-dir named it")],
-    suite: Annotated[str | None, typer.Option("--suite", help="where the run holds several")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="row of the board, where the run holds several")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="whose records to submit, where the run holds several suites")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="row of the board to submit, where the run holds several")
+    ] = None,
     card: Annotated[
         Path | None, typer.Option("--card", help="model card: name, method, settings, authors, paper, licence")
     ] = None,
@@ -33,7 +37,7 @@ def submit(
     allow_incomplete: Annotated[
         bool,
         typer.Option(
-            "--allow-incomplete", help="although seeds or measurements are missing; the row is not ranked then"
+            "--allow-incomplete", help="submit although seeds or measurements are missing; the row is not ranked then"
         ),
     ] = False,
     predictions_url: Annotated[

@@ -34,7 +34,10 @@ def verify(
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option("--results", help="where earlier versions are published; default: what came with tlbench"),
+        typer.Option(
+            "--results",
+            help="published results to look for earlier versions of the same model in; default: what came with tlbench",
+        ),
     ] = None,
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="what is missing or failed is a warning, no mismatch")

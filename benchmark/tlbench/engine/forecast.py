@@ -34,6 +34,7 @@ from tlbench.engine.session import (
 from tlbench.engine.sizes import KnownSizes
 from tlbench.engine.sizing import network_of, sizing_of
 from tlbench.engine.stored import Source, StoredWork, planned_fits
+from tlbench.engine.variants import known_variants
 from tlbench.engine.workload import FitWork, Preparation, Shared, fit_work
 from tlbench.engine.workshop import Workshop
 from tlbench.errors import DataError, FitError, TlbenchError, WeightsError, listed
@@ -225,6 +226,7 @@ def open_plan(
     batch_size: int = 128,
     precision: str = "float32",
     takes_over: bool = True,
+    all_variants: bool = False,
 ) -> Opened:
     """Turn names into a plan and count it; see ``tlbench.api.plan`` for the arguments.
 
@@ -252,8 +254,9 @@ def open_plan(
         batch_size=batch_size,
         reporter=Reporter(0, quiet=True),
         precision=measured_in,
+        all_variants=all_variants,
     )
-    cost = whole_cost(chosen.method, suite.protocol.recipe)
+    cost = whole_cost(chosen.method, suite.protocol.recipe, network)
     if cost.assumed:
         notes.append(f"{chosen.name} does not say what it costs: assumed is the suite's recipe on all weights")
     with remembered_only():
@@ -293,7 +296,7 @@ def forecast_row(opened: Opened, prober: Prober | None) -> Row:
     if prober is not None:
         conditions = {m.condition.name: m.condition for one in opened.fits for m in one.planned.measurements}
         try:
-            used = {"trains": cost.trained > 0, "frozen": cost.forward + cost.validated > 0}
+            used = {"trains": cost.trained + cost.sampled > 0, "frozen": cost.forward + cost.validated > 0}
             speeds = prober.speeds(network, recipe, list(conditions.values()), **used)
         except (RuntimeError, ValueError, AssertionError, FitError, TlbenchError) as error:
             # A network may refuse the suite's image size, or not fit into memory: the rest of the plan still holds.
@@ -381,11 +384,12 @@ def _counted(
     place: Place, work: Workshop, fits: Sequence[PlannedFit], exact: Collection[Source], elsewhere: Elsewhere
 ) -> tuple[FitWork, ...]:
     suite, sizes = place.suite, place.sizes
-    sizing = sizing_of(suite, cost_of(work.model.method, suite.protocol.recipe), work.backbone)
+    sizing = sizing_of(suite, cost_of(work.model.method, suite.protocol.recipe, work.backbone), work.backbone)
     counted = []
     for planned in fits:
         left = [one for one, name in pending(work, planned) if not elsewhere.has(work, planned, one, name)]
         to_fit = bool(left) and not work.store.would_adopt(planned.key.fit_id)
+        known = len(known_variants(work, planned))
         seen_by: Sizes = place.data if (planned.key.task, planned.key.source) in exact else sizes
         counted.append(
             fit_work(
@@ -400,6 +404,9 @@ def _counted(
                 parts=parts_of(work, seen_by, planned),
                 stored=work.store.would_adopt,
                 shared=place.shared,
+                all_variants=work.all_variants,
+                # A fit that does not apply, or failed, has the one under which it is recorded.
+                variants=known or (None if left else 1),
             )
         )
     return tuple(counted)

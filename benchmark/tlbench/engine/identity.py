@@ -8,6 +8,7 @@ believed. A user's plug-in is never run to find out.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,10 @@ def identity_problems(fits: Iterable[Mapping[str, Any]], suite: Suite, splits: S
     problems: dict[str, None] = {}
     warnings: dict[str, None] = {}
     known: dict[tuple[str, str], Method] = {}
+    sizes: dict[int, None] = {}
     for row in fits:
+        if "test-time" in row["protocol"].split("+") and row["status"] == "ok":
+            sizes[row["batch_size"]] = None
         try:
             problems |= dict.fromkeys(_contradictions(row))
         except (ValueError, TypeError, RecursionError):
@@ -61,7 +65,48 @@ def identity_problems(fits: Iterable[Mapping[str, Any]], suite: Suite, splits: S
             problems |= dict.fromkeys(_differences(row, known[key], suite, splits))
         except (TlbenchError, ValueError, TypeError, AttributeError, RecursionError) as error:
             problems[f"{row['method']}: its settings make no such method ({' '.join(str(error).split())[:200]})"] = None
+    if len(sizes) > 1:
+        told = ", ".join(map(str, sorted(sizes)))
+        problems[f"batch_size: expected one for all fits of a test-time method, got {told}"] = None
     return list(problems), list(warnings)
+
+
+def unchecked_identity(fits: Iterable[Mapping[str, Any]], suite: Suite, splits: Splits) -> list[str]:
+    """Return what `identity_problems` cannot hold against anything here: weights and ids of fits, each with the reason.
+
+    Parameters
+    ----------
+    fits, suite, splits
+        As for `identity_problems`.
+    """
+    ours = registry.names("backbones")
+    strange: dict[str, None] = {}
+    ids: Counter[str] = Counter()
+    for row in fits:
+        if row["backbone"] not in (*ours, "none"):
+            strange[f"the weights of backbone {row['backbone']!r}, which is not registered here"] = None
+        ids[_why_no_id(row, suite, splits)] += 1
+    told = [f"the ids of {count} fits, {why}" for why, count in ids.items() if why]
+    return [*strange, *told]
+
+
+def _why_no_id(row: Mapping[str, Any], suite: Suite, splits: Splits) -> str:
+    if row["plugin_source"] or row["method"] not in registry.names("methods"):
+        return f"whose method {row['method']!r} is not registered here"
+    backbone = suite.protocol.backbone if row["backbone"] == "none" else row["backbone"]
+    if backbone not in registry.names("backbones"):
+        return f"whose backbone {backbone!r} is not registered here"
+    if row["shots"] != "full":
+        return "which were given few images a class"
+    return "" if all(part in splits for part in _parts_of(row)) else "whose splits are not in the suite's lock"
+
+
+def _parts_of(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the splits that the id of a fit hashes."""
+    wanted = [(row["source"], "train"), (row["source"], "val")]
+    if row["fit_target"]:
+        wanted += [(row["fit_target"], "train"), (row["fit_target"], "test")]
+    return [(row["task"], domain, part) for domain, part in wanted]
 
 
 def _contradictions(row: Mapping[str, Any]) -> list[str]:
@@ -108,11 +153,7 @@ def _differences(row: Mapping[str, Any], method: Method, suite: Suite, splits: S
 
 def _fit_id(row: Mapping[str, Any], method: Method, suite: Suite, splits: Splits, weights: str) -> str:
     """Return the id of a fit on one whole locked source, or an empty string where it cannot be known here."""
-    task = row["task"]
-    wanted = [(row["source"], "train"), (row["source"], "val")]
-    if row["fit_target"]:
-        wanted += [(row["fit_target"], "train"), (row["fit_target"], "test")]
-    found = [splits.get((task, domain, part)) for domain, part in wanted]
+    found = [splits.get(part) for part in _parts_of(row)]
     if row["shots"] != "full" or not weights or any(one is None for one in found):
         return ""
     train, val, *target = [one.hash for one in found if one is not None]
@@ -126,7 +167,7 @@ def _fit_id(row: Mapping[str, Any], method: Method, suite: Suite, splits: Splits
         shots="full",
         seed=int(row["seed"]),
         target=target,
-        hierarchy=suite.tasks[task].hierarchy,
+        hierarchy=suite.tasks[row["task"]].hierarchy,
     )
 
 

@@ -63,7 +63,7 @@ def store_forecast(work: Workshop, fits: Sequence[PlannedFit]) -> None:
     if path.exists() or not fits:
         return
     try:
-        cost = cost_of(work.model.method, work.suite.protocol.recipe)
+        cost = cost_of(work.model.method, work.suite.protocol.recipe, work.backbone)
         whole, speeds = whole_work(work, cost, fits), known_speeds(work, cost)
     except PluginError as error:
         # A plug-in that misjudges itself can be evaluated all the same.
@@ -114,6 +114,7 @@ def whole_work(work: Workshop, cost: Cost, fits: Sequence[PlannedFit]) -> Work:
             whole_pictures=work.suite.protocol.resize == "center-crop",
             parts=parts_of(work, work.data, planned),
             shared=shared,
+            all_variants=work.all_variants,
         )
         total += done.whole
     return total
@@ -152,7 +153,7 @@ def _speeds_of(work: Workshop, whole: Work) -> Speeds | None:
     """Return the speeds that a model's work is weighed by: those of its first forecast, else of the last probe."""
     candidates = (
         stored_speeds(work.models),
-        known_speeds(work, cost_of(work.model.method, work.suite.protocol.recipe)),
+        known_speeds(work, cost_of(work.model.method, work.suite.protocol.recipe, work.backbone)),
     )
     return next((own for own in candidates if own is not None and not own.lacks(whole)), None)
 

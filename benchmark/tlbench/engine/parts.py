@@ -49,7 +49,7 @@ def parts_of(work: Workshop, sizes: Sizes, planned: PlannedFit) -> tuple[Part, .
         return tuple(
             Part(
                 fit_id_of_part(work, sizes, planned, *one),
-                sizing_of(work.suite, cost_of(one[0], recipe), work.backbone),
+                sizing_of(work.suite, cost_of(one[0], recipe, work.backbone), work.backbone),
                 asked(*around, one),
             )
             for one in asked_by(around, recipe)

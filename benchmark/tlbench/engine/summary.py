@@ -88,7 +88,7 @@ class PlanSummary:
     Attributes
     ----------
     fits, measurements : int
-        In the selected part of the suite.
+        In the selected part of the suite; measurements of all variants of a fit.
     fits_to_do, measurements_to_do : int
         Not stored yet.
     images : int
@@ -254,7 +254,7 @@ def count(fits: Sequence[FitWork]) -> dict[str, int]:
     itself = {one.planned.key.fit_id for one in fits}
     return {
         "fits": len(fits),
-        "measurements": sum(len(one.planned.measurements) for one in fits),
+        "measurements": sum(one.measurements for one in fits),
         "fits_to_do": sum(one.to_fit for one in fits),
         "measurements_to_do": sum(one.measurements_left for one in fits),
         "parts": len({part.fit_id for one in fits for part in everything(one.parts)} - itself),

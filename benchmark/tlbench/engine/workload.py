@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tlbench.engine.parts import Part, everything, missing
@@ -41,7 +42,8 @@ class FitWork:
         Images of its training set.
     to_fit : bool
         Whether the fit itself is to be made.
-    measurements_left : int
+    measurements, measurements_left : int
+        Of all variants: as many as the method says, or as a fit that was made has.
     predictions, attacked : int
         Images that are left to be predicted and to be attacked; one at several strengths counts for each.
     states : mapping of str to int
@@ -59,6 +61,7 @@ class FitWork:
     left: Work
     training_images: int
     to_fit: bool
+    measurements: int
     measurements_left: int
     predictions: int
     attacked: int
@@ -127,6 +130,8 @@ def fit_work(
     parts: tuple[Part, ...] = (),
     stored: Callable[[str], bool] = lambda fit_id: False,
     shared: Shared | None = None,
+    all_variants: bool = False,
+    variants: int | None = None,
 ) -> FitWork:
     """Count what a planned fit takes.
 
@@ -138,7 +143,7 @@ def fit_work(
     classes : int
         Of the task.
     left : sequence of PlannedMeasurement
-        Those that are not stored, once for every variant.
+        Those that are not stored, once for every variant that is known; the ranked one alone where that is not known.
     to_fit : bool
         Whether the fit itself is not stored.
     decoded : int
@@ -151,6 +156,10 @@ def fit_work(
         Says it of the id of such a fit.
     shared : Shared, optional
         What was counted before; what is counted now joins it.
+    all_variants : bool
+        Whether every variant is measured under every condition, not on clean sets alone.
+    variants : int, optional
+        How many the fit has, where that is known; by default as many as the method says.
 
     Returns
     -------
@@ -169,13 +178,19 @@ def fit_work(
     to_make = _new({**itself, **absent} if to_fit else {}, shared.left)
     # The temperature that every fit has, and that scaled measures need.
     scaling = _counted({"clean/forward": val * (cost.predicts + cost.also_predicts)})
-    untouched, n_left = left is planned.measurements, len(left)
-    left, every = (_applying(of, cost) for of in (left, planned.measurements))
-    measured = measuring_work(every, cost.predicts, classes, also=cost.also_predicts)
-    whole = making(every_fit) + scaling + measured
-    # What is left of a fit that was made is told by variant; before that, the others come with the ranked one.
-    also = cost.also_predicts if to_fit else 0.0
-    rest = measured if untouched and to_fit else measuring_work(left, cost.predicts, classes, also=also)
+
+    asked = partial(_asked_of_variants, cost=cost, all_variants=all_variants)
+    every, by_others = asked(planned.measurements)
+    whole = making(every_fit) + scaling + _measuring(every, by_others, cost, classes)
+    ranked, beside = asked(left)
+    n_left = len(left)
+    if variants is None:
+        n_left += cost.others * len(beside)
+        rest = _measuring(ranked, beside, cost, classes)
+        left = [*ranked, *(one for one in beside for _ in range(_times(one, cost)))]
+    else:
+        left = left if all_variants and cost.others_attacked else ranked
+        rest = measuring_work(left, cost.predicts, classes)
     if to_fit:
         rest = making(to_make) + scaling + rest
     if decoded:
@@ -186,6 +201,7 @@ def fit_work(
         left=rest,
         training_images=train,
         to_fit=to_fit,
+        measurements=len(planned.measurements) + (cost.others if variants is None else variants - 1) * len(by_others),
         measurements_left=n_left,
         predictions=sum(m.n * _strengths(m) for m in left if m.condition.kind != "attack"),
         attacked=sum(m.n for m in left if m.condition.kind == "attack"),
@@ -196,9 +212,33 @@ def fit_work(
     )
 
 
-def _applying(measurements: Sequence[PlannedMeasurement], cost: Cost) -> Sequence[PlannedMeasurement]:
-    """Return the measurements that take work: of those that do not apply, that is all that is recorded."""
-    return measurements if cost.attacked else [one for one in measurements if one.condition.kind != "attack"]
+def _asked_of_variants(
+    measurements: Sequence[PlannedMeasurement], *, cost: Cost, all_variants: bool
+) -> tuple[list[PlannedMeasurement], list[PlannedMeasurement]]:
+    """Return what is measured on the ranked variant, and on each of the others.
+
+    Of attacks that do not apply to the ranked one, all that is recorded is that: they take no work, and are left out.
+    """
+    ranked = [one for one in measurements if cost.attacked or one.condition.kind != "attack"]
+    return ranked, [one for one in measurements if all_variants or one.condition.kind == "clean"]
+
+
+def _times(measurement: PlannedMeasurement, cost: Cost) -> int:
+    """Return on how many variants that are not ranked a measurement is made."""
+    return cost.others_attacked if measurement.condition.kind == "attack" else cost.others
+
+
+def _measuring(
+    ranked: Sequence[PlannedMeasurement], others: Sequence[PlannedMeasurement], cost: Cost, classes: int
+) -> Work:
+    """Return what the measurements of the ranked variant, and of all others together, take."""
+    work = measuring_work(ranked, cost.predicts, classes)
+    for attacks in (False, True):
+        own = [one for one in others if (one.condition.kind == "attack") is attacks]
+        share = cost.others_attacked / cost.others if attacks and cost.others else 1.0
+        times = cost.others_attacked if attacks else cost.others
+        work += measuring_work(own, share * cost.also_predicts, classes, times=times)
+    return work
 
 
 def _new(fits: Mapping[str, Sizing], counted: set[str]) -> dict[str, Sizing]:
@@ -215,7 +255,8 @@ def _fitting(costs: Sequence[Cost], train: int, val: int, *, whole_pictures: boo
     crops = sum(one.viewed for one in cut)
     return _counted(
         {
-            "train/step": train * cost.trained,
+            # Of its own, every fit samples no more than there is.
+            "train/step": train * cost.trained + sum(min(one.sampled, train) for one in costs),
             "train/features": train * cost.forward + val * cost.validated,
             "train/view": train * (cost.viewed - crops),
             "train/uncropped_view": train * crops,
@@ -225,7 +266,7 @@ def _fitting(costs: Sequence[Cost], train: int, val: int, *, whole_pictures: boo
 
 
 def measuring_work(
-    measurements: Sequence[PlannedMeasurement], passes: float, classes: int | None = None, *, also: float = 0.0
+    measurements: Sequence[PlannedMeasurement], passes: float, classes: int | None = None, *, times: int = 1
 ) -> Work:
     """Return what measurements take, at so many passes through the network for every image; of an attack, at most.
 
@@ -233,10 +274,11 @@ def measuring_work(
     ----------
     measurements : sequence of PlannedMeasurement
     passes : float
+        Of all predictors together.
     classes : int, optional
         Of the task; a targeted attack has no more targets than wrong classes.
-    also : float
-        Passes for every image of a clean set by variants that are measured on nothing else.
+    times : int
+        Predictors for which images are changed or attacked.
     """
     work = Work()
     for measurement in measurements:
@@ -244,15 +286,15 @@ def measuring_work(
         images = measurement.n * _strengths(measurement)
         match condition.kind:
             case "corruption":
-                work[f"corruption/{condition.name}"] += images
+                work[f"corruption/{condition.name}"] += times * images
             case "transform":
-                work["transform/resample"] += images
+                work["transform/resample"] += times * images
             case "attack":
                 gradients, questions = attack_questions(condition, classes)
-                work[f"attack/{own_work(condition.name)}"] += images * (gradients + questions)
+                work[f"attack/{own_work(condition.name)}"] += times * images * (gradients + questions)
                 work["attack/gradient"] += round(images * gradients * passes)
                 work["attack/forward"] += round(images * questions * passes)
-        work[f"{condition.kind}/forward"] += round(images * (passes + (also if condition.kind == "clean" else 0)))
+        work[f"{condition.kind}/forward"] += round(images * passes)
     return +work  # without what is zero
 
 

@@ -17,7 +17,7 @@ from tlbench.leaderboard.effective import Baseline, effective_robustness
 from tlbench.leaderboard.forms import check_metric, form
 from tlbench.leaderboard.generalisation import LEAST_TASKS
 from tlbench.leaderboard.measured import Measured
-from tlbench.leaderboard.notes import data_notes, notes_of
+from tlbench.leaderboard.notes import batch_notes, data_notes, notes_of
 from tlbench.leaderboard.prepared import ROW, SPOKESMEN, prepare
 from tlbench.leaderboard.statistics import DIFFERENCES, INTERVALS, RANKS, SECTION, WITHOUT, with_statistics
 from tlbench.metrics.catalogue import METRICS
@@ -62,8 +62,9 @@ class Board:
     reference : str
         How a command names the suite: its file, where it is a user's.
     differences : DataFrame
-        Every two ranked rows of a section, the better one first: the section's columns, ``first``, ``second``,
-        ``difference``, ``low`` and ``high`` (simultaneous 95 % interval), ``p`` and ``adjusted_p``.
+        Every two ranked rows of a section, the better one first: the section's columns, ``first`` and ``second``
+        (names; ``published:`` or ``local:`` stands before one that several rows share), ``difference``, ``low`` and
+        ``high`` (simultaneous 95 % interval), ``p`` and ``adjusted_p``.
     without : DataFrame
         Every ranked row without each task: the section's columns, ``task``, ``name``, ``score`` and ``rank``.
     """
@@ -197,7 +198,12 @@ def make_board(
         proper=METRICS[name].proper,
         these_pairs_only=len(suite.tasks) < LEAST_TASKS,
         frame=said.frame[[*_COLUMNS, *(name for name in said.frame if name not in _COLUMNS)]],
-        notes=(*notes_of(records, said.frame, suite, name, ranking), *said.notes, *data_notes(fits)),
+        notes=(
+            *notes_of(records, said.frame, suite, name, ranking),
+            *said.notes,
+            *batch_notes(fits),
+            *data_notes(fits),
+        ),
         differences=said.differences,
         without=said.without,
     )

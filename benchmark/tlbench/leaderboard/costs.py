@@ -12,7 +12,7 @@ from tlbench.leaderboard.prepared import ROW, Row
 
 PRICED: Final = (
     "suite", "suite_hash", *(column for column in ROW if column not in ("origin", "name")), "status", "seed",
-    "deterministic", "fit_target", "task", "source", *COSTS.values(), "data_notes",
+    "deterministic", "fit_target", "task", "source", *COSTS.values(), "batch_size", "data_notes",
 )  # fmt: skip
 """Columns of the fits that costs and notes depend on."""
 

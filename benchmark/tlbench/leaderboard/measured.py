@@ -19,9 +19,10 @@ from tlbench.leaderboard.tables import load_scored
 from tlbench.leaderboard.units import Census, Place, Units
 from tlbench.metrics.robustness import survives
 from tlbench.records.coded import as_coded
+from tlbench.records.damage import survey
 from tlbench.records.lock import read_lock
 from tlbench.records.outcomes import make_outcomes, unpacked
-from tlbench.records.published import PublishedModel, published_models
+from tlbench.records.published import PublishedModel
 from tlbench.records.store import ModelStore, stores
 from tlbench.suites.spec import Attack, Suite
 
@@ -222,7 +223,7 @@ def _models(
     suite: Suite, run_dir: Path, published: bool, results: Path | None
 ) -> Iterator[tuple[str, PublishedModel | ModelStore]]:
     if published:
-        for found in published_models(suite.name, folder=results):
+        for found in survey(suite.name, folder=results).sound:
             yield "published", found
     for store in stores(run_dir, suite.name):
         for model in store.models():

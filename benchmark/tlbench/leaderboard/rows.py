@@ -14,9 +14,10 @@ from tlbench.errors import StoreError, UnknownNameError, UsageError, listed, nea
 from tlbench.leaderboard.board import pretraining
 from tlbench.leaderboard.images import lock_path, with_images
 from tlbench.leaderboard.tables import load_predictions, load_scored
+from tlbench.records.damage import survey
 from tlbench.records.lock import read_lock
 from tlbench.records.outcomes import unpacked
-from tlbench.records.published import PublishedModel, published_models
+from tlbench.records.published import PublishedModel
 from tlbench.suites.spec import Suite
 
 _OWN: Final = (
@@ -164,7 +165,7 @@ def load_row(
     """
     published = row.origin == "published"
     if published:
-        (place,) = [found for found in published_models(suite.name, folder=results) if found.model == row.model]
+        (place,) = [found for found in survey(suite.name, folder=results).sound if found.model == row.model]
         if not (place.folder / "predictions.parquet").exists():
             return _from_outcomes(suite, row, place, lock), False
     loaded = load_predictions(

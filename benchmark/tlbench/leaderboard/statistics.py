@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,7 +82,7 @@ def with_statistics(
             frame.loc[rows.index, name] = pd.array(values, dtype="Int64")
         goodness = rows["score"].to_numpy(np.float64) * own.sign
         frame.loc[rows.index, "pareto"] = unbeaten(goodness, rows["fit_seconds"].to_numpy(np.float64))
-        names = rows["name"].to_numpy(object)
+        names = np.array(row_labels(rows), dtype=object)
         differences.append(_differences(facts, names[places], compared))
         without.append(_without(facts, names, own))
         alone += [str(name) for name in np.delete(names, places)]
@@ -91,6 +92,28 @@ def with_statistics(
         _together(without, WITHOUT),
         _notes(frame, keys, have, form, measured, resampled, alone),
     )
+
+
+def row_labels(rows: pd.DataFrame) -> list[str]:
+    """Return what the rows of a section are called where one alone must be meant.
+
+    A row goes by its name. Where several share it, ``published:`` or ``local:`` stands before it, as ``tlbench
+    compare`` takes it; where that is not enough, settings, backbone and weights follow.
+    """
+    told = [
+        (str(row["name"]), f"{row['origin']}:{row['name']}", str(row["settings_hash"])[:8], str(row["backbone"]))
+        for row in rows[["name", "origin", "settings_hash", "backbone"]].to_dict("records")
+    ]
+    names, placed = Counter(one[0] for one in told), Counter(one[1] for one in told)
+    labels = [
+        name if names[name] == 1 else place if placed[place] == 1 else f"{place} ({settings}, {backbone})"
+        for name, place, settings, backbone in told
+    ]
+    whole = Counter(labels)
+    weights = rows["weights_hash"].astype("str").str[:8]
+    return [
+        label if whole[label] == 1 else f"{label}, weights {own}" for label, own in zip(labels, weights, strict=True)
+    ]
 
 
 def _resampled(have: Mapping[Row, Score], measured: Measured | None) -> Resampled | None:
@@ -118,8 +141,8 @@ def _intervals(
             continue
         measurement = found.get(row) or from_standard_error(score.value, score.standard_error)
         table[place] = (*measurement, *over_tasks(_products(by_task, score.terms)))
-    if np.isfinite(most):
-        table = np.clip(table, 0.0, most)
+    if form.role is not None:
+        table = np.clip(table, 0.0, most)  # no measure of one place is below nothing
     return {name: table[:, column] for column, name in enumerate(INTERVALS)}
 
 

@@ -15,8 +15,8 @@ from tlbench.leaderboard.costs import PRICED
 from tlbench.leaderboard.images import with_images
 from tlbench.leaderboard.prepared import SCORED
 from tlbench.records.coded import as_coded, joined, rows_of, rows_of_pairs, with_word, words_of
+from tlbench.records.damage import Survey, check_some_sound, survey
 from tlbench.records.levels import Level, level_of
-from tlbench.records.published import published_models
 from tlbench.records.schema import FITS, PREDICTIONS, RECORDS
 from tlbench.records.store import ModelStore, Store, stores
 from tlbench.suites.load import load_suite, suite_names
@@ -68,7 +68,8 @@ def load_results(
     Raises
     ------
     StoreError
-        If there are results, but of other versions of the suite only; or if a file cannot be read.
+        If there are results, but of other versions of the suite only; if a file of one's own cannot be read; or if all
+        that is published is damaged. A damaged folder among others is left out, with a ``LeftOutWarning``.
     UnknownNameError
         If nobody knows the suite and there are no results of that name.
 
@@ -132,6 +133,8 @@ def load_predictions(
     """
     wanted = _wanted(suite, run_dir, published, results)
     parts = [part for part in _parts(wanted) if part.model == model]
+    if not parts:
+        check_some_sound(found for found in _surveyed(wanted).damaged if found.model == model)
     # Of all models the records are read only to say which there are.
     records = _load("records", RECORDS, wanted, all_versions=False, parts=parts or None)
     if model not in set(records["model"]):
@@ -275,12 +278,16 @@ def _wanted(
 def _parts(wanted: _Wanted) -> Iterator[_Part]:
     """Yield the tables of every model of the suite, all versions; published ones first."""
     if wanted.published:
-        for found in published_models(wanted.name, folder=wanted.results):
+        for found in _surveyed(wanted).sound:
             images = any((found.folder / f"{name}.parquet").exists() for name in ("outcomes", "predictions"))
             yield _Part("published", found.suite, found.model, level_of(found.folder), images, found.table)
     for store in _stores(wanted):
         for model in store.models():
             yield _Part("local", store.suite, model.name, "self-reported", True, _reader(model))
+
+
+def _surveyed(wanted: _Wanted) -> Survey:
+    return survey(wanted.name, folder=wanted.results) if wanted.published else Survey((), ())
 
 
 def _stores(wanted: _Wanted) -> list[Store]:
@@ -325,11 +332,12 @@ def _load(
 
 
 class _Notes:
-    """What is left out because it is of another version of its suite."""
+    """What is left out because it is of another version of its suite, or damaged."""
 
     def __init__(self, wanted: _Wanted, current: Mapping[str, str]) -> None:
         self._wanted, self._current = wanted, current
         self._others: dict[tuple[str, str], set[str]] = {}
+        self._surveyed = _surveyed(wanted)
         self.found = False
 
     def leave_out(self, part: _Part, hashes: set[str]) -> None:
@@ -344,15 +352,18 @@ class _Notes:
                 f"{place}results of suite '{suite}' with hash {were} are left out: "
                 f"the suite is now {self._current[suite][:_SHORT]}"
             )
-        return notes
+        return [*notes, *(one.note() for one in self._surveyed.damaged)]
 
     def check(self) -> None:
-        """Raise ``StoreError`` where nothing else was found."""
+        """Raise ``StoreError`` where nothing else was found; warn of what is damaged where something was."""
         told = self.told()
-        if told and not self.found:
+        if self._others and not self.found:
             raise StoreError(
                 f"{told[0]}, and there are no others; give the suite that they were made with, or run it again"
             )
+        if not self.found:
+            check_some_sound(self._surveyed.damaged)
+        self._surveyed.warn()
 
 
 def _current_hashes(wanted: _Wanted) -> dict[str, str]:

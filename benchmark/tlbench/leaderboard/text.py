@@ -44,10 +44,11 @@ _HEADERS: Final = {
 }
 """Header and metric of every column beside the score."""
 
-_LEGEND: Final = (
-    "sd: spread over seeds; gap: ID minus OOD accuracy; NLL to disparity on OOD-test "
-    "images where the suite measures them there, else on ID-test; attacked: mean over epsilons; rates in %."
-)
+_ELSEWHERE: Final = (
+    "nll", "brier", "ece", "ece_scaled", "mean_corruption_accuracy", "mean_robust_accuracy", "mean_consistency",
+    "demographic_disparity",
+)  # fmt: skip
+"""Columns beside the score of which a reader must be told where they are measured."""
 _ERROR: Final = "±: standard error of measurement."
 _IMAGES: Final = "95 %: where the score would lie with other images and seeds of the same pairs of domains."
 _TASKS: Final = "other tasks: 95 % interval of the mean over tasks like these, by Student's t."
@@ -253,13 +254,19 @@ def _columns(board: Board, *, ranks: bool, section: bool = False) -> list[_Colum
     if told.levels:
         columns.append(_Column("level", lambda row: row.level, left=True))
     for key, (header, metric) in _HEADERS.items():
-        same = metric == board.metric and (key not in ("id_accuracy", "ood_accuracy") or _role_of(key) == board.role)
-        if same or board.frame[key].isna().all():
+        if _left_out(board, key):
             continue
         columns.append(_Column(header, _cost if key == "fit_seconds" else _cell(key, METRICS[metric].unit)))
     if told.effective:
         columns.append(_Column("beyond line", _cell("effective_robustness", "fraction")))
     return columns
+
+
+def _left_out(board: Board, key: str) -> bool:
+    """Whether a column beside the score would show the score again, or nothing."""
+    metric = _HEADERS[key][1]
+    same = metric == board.metric and (key not in ("id_accuracy", "ood_accuracy") or _role_of(key) == board.role)
+    return same or bool(board.frame[key].isna().all())
 
 
 @dataclass(frozen=True)
@@ -372,14 +379,31 @@ def _folded(rows: list[Any], columns: list[_Column], width: int) -> Iterator[lis
     yield group
 
 
+def _legend(board: Board, scored: pd.DataFrame) -> str:
+    """Return what the columns that are there mean; rows without a score have none of them."""
+    there = [key for key in _HEADERS if len(scored) and not _left_out(board, key)]
+    away = [_HEADERS[key][0] for key in _ELSEWHERE if key in there]
+    parts = [
+        *(["sd: spread over seeds"] if len(scored) else []),
+        *(["gap: ID minus OOD accuracy"] if "accuracy_gap" in there else []),
+    ]
+    if away:
+        named = f"{away[0]} to {away[-1]}" if len(away) > 1 else away[0]
+        parts.append(f"{named} on OOD-test images where the suite measures them there, else on ID-test")
+    if "mean_robust_accuracy" in there:
+        parts.append("attacked: mean over epsilons")
+    return "; ".join([*parts, "rates in %."])
+
+
 def _footer(board: Board) -> Iterator[str]:
     if not len(board.frame):
         suite = plain_note(board.reference or board.suite)
         so_far = "Nothing of this suite's seeds" if board.notes else "Nothing"
         yield f"{so_far} has been measured yet; next: tlbench evaluate --suite {suite} --model linear-probe"
         return
-    yield _LEGEND
-    if board.frame["standard_error"].notna().any():
+    scored = board.frame[board.frame["score"].notna()]
+    yield _legend(board, scored)
+    if scored["standard_error"].notna().any():
         yield _ERROR
     told = _Told.of(board.frame)
     by = "by images and seeds" if board.these_pairs_only else "over tasks"

@@ -104,8 +104,14 @@ class Adabn(Method):
         base = cost_of(self.base, recipe)
         # The target's test part is seen once, forward; the ID-val part is about as large.
         seen = base.predicts if "target" in self.forms else 0.0
-        also = base.predicts * (len(self.forms) - 1)
-        return base.already_made(validated=seen, also_predicts=also, attacked=self.forms[0] == "target")
+        first, *others = self.forms
+        return base.already_made(
+            validated=seen,
+            also_predicts=base.predicts * len(others),
+            variants=len(self.forms),
+            attacked=first == "target",
+            also_attacked=others.count("target"),
+        )
 
     def asks_for(self, recipe: Recipe, seed: int) -> Iterable[tuple[Method, int]]:
         return [(self.base, seed)]

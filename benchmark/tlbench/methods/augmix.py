@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal, final
 
 import numpy as np
@@ -199,8 +200,11 @@ def mixed(
             levels = draws.uniform(LEAST_LEVEL, severity, n)
             signs = draws.choice([-1.0, 1.0], n)
             chosen[link >= lengths] = -1  # this chain has ended
-            view = changed(view, chosen, levels, signs)
-        mixture += _column(weights[:, chain], images) * view
+            # Every chain has a first operation, which fills a tensor of the chain's own; the others change that.
+            made = view if link else torch.empty_like(images)
+            _change(view, made, chosen, levels, signs)
+            view = made
+        mixture += view.mul_(_column(weights[:, chain], images))
     # Weights add up to one, but for rounding.
     return ((1 - shares) * images + shares * mixture).clamp_(0, 1)
 
@@ -219,13 +223,18 @@ def changed(images: Tensor, chosen: np.ndarray, levels: np.ndarray, signs: np.nd
         Direction, 1 or -1, of operations that have one.
     """
     out = images.clone()
+    _change(images, out, chosen, levels, signs)
+    return out
+
+
+def _change(images: Tensor, out: Tensor, chosen: np.ndarray, levels: np.ndarray, signs: np.ndarray) -> None:
+    """Write what ``changed`` returns to where an operation is chosen, and nothing elsewhere; both may be one tensor."""
     for place, operation in enumerate(OPERATIONS.values()):
         rows = np.flatnonzero(chosen == place)
         if len(rows):
             # Images that share an operation go through it together: one by one it takes several times as long.
             where = torch.from_numpy(rows).to(images.device)
             out[where] = operation(images[where], _column(levels[rows], images), _column(signs[rows], images))
-    return out
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:
@@ -289,8 +298,19 @@ def _translate_y(images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
 def _warped(images: Tensor, *entries: Tensor | float) -> Tensor:
     """Return images seen through an affine map of coordinates from -1 to 1, bilinear, black where nothing is."""
     theta = torch.stack([torch.zeros_like(images[:, 0, 0, 0]) + _flat(entry) for entry in entries], dim=1)
-    grid = F.affine_grid(theta.view(-1, 2, 3), list(images.shape), align_corners=False)
+    n, (height, width) = len(images), images.shape[2:]
+    places = _places(height, width, images.device, images.dtype)
+    # The product that `affine_grid` ends in, bit for bit; it lays the places out anew for every image of every call.
+    grid = torch.bmm(places.expand(n, -1, -1), theta.view(n, 2, 3).transpose(1, 2)).view(n, height, width, 2)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+@lru_cache(maxsize=4)
+def _places(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return x, y and 1 of every pixel's centre in coordinates from -1 to 1, shape (1, height * width, 3)."""
+    identity = torch.eye(2, 3, device=device, dtype=dtype)[None]
+    grid = F.affine_grid(identity, [1, 1, height, width], align_corners=False).view(1, -1, 2)
+    return torch.cat([grid, torch.ones_like(grid[..., :1])], dim=2)
 
 
 def _flat(entry: Tensor | float) -> Tensor | float:

@@ -421,6 +421,10 @@ class Method:
         """
         return None
 
+    def cost_on(self, recipe: Recipe, backbone: Backbone) -> Cost | None:
+        """Return ``cost`` where the backbone decides it, too; nothing is computed with its weights."""
+        return self.cost(recipe)
+
     def asks_for(self, recipe: Recipe, seed: int) -> Iterable[tuple[Method, int]]:
         """Return the methods that ``fit`` has fitted by ``context.fitted``, each with its seed, for ``tlbench plan``.
 

@@ -53,8 +53,10 @@ class Bss(Method):
 
     def __post_init__(self) -> None:
         check_given(self)
-        if not 0 <= self.eta < float("inf") or self.k < 1:
-            raise ValueError(f"expected a finite eta of at least 0 and k >= 1, got {self.eta} and {self.k}")
+        if not 0 <= self.eta < float("inf"):
+            raise ValueError(f"expected a finite eta of at least 0, got {self.eta:g}")
+        if self.k < 1:
+            raise ValueError(f"expected k >= 1, got {self.k}")
 
     def fit(self, context: Context) -> nn.Module:
         changes = _changes(self)

@@ -11,6 +11,7 @@ from tlbench.suites.spec import Recipe
 
 if TYPE_CHECKING:
     from tlbench.methods.base import Method
+    from tlbench.models.backbone import Backbone
 
 Kept = Literal["network", "head", "features", "nothing"]
 
@@ -50,12 +51,19 @@ class Cost:
     networks : float
         How many times that much, where a fit keeps several.
     also_predicts : float
-        Passes through the network for every image of the clean sets, on which the variants that are not ranked are
-        measured, too: the sum over these variants.
+        Passes through the network for every image on which the variants that are not ranked are measured, too: the sum
+        over these variants. These images are the clean sets' or, with ``--all-variants``, all.
     attacked : bool
         Whether attacks apply to the ranked predictor; to one that sees its batch they do not.
     assumed : bool
         Whether this is a guess, because the method does not say.
+    variants : int
+        Predictors of a fit, the ranked one included.
+    also_attacked : int or None
+        How many of those that are not ranked attacks apply to; None for all.
+    sampled : int
+        Training images that are passed forward and backward besides, as many however large the training set is; all
+        of it where it has no more.
 
     Raises
     ------
@@ -77,12 +85,20 @@ class Cost:
     networks: float = 1.0
     also_predicts: float = 0.0
     attacked: bool = True
+    variants: int = 1
+    also_attacked: int | None = None
+    sampled: int = 0
 
     def __post_init__(self) -> None:
         predicted = (self.predicts, self.also_predicts)
         passes = (self.trained, self.forward, self.viewed, self.gone_through, self.validated, *predicted)
-        if min(*passes, self.networks) < 0:
+        if min(*passes, self.networks, self.sampled) < 0:
             raise ValueError(f"expected numbers of passes and networks that are not negative, got {passes}")
+        if self.variants < 1 or not 0 <= self.others_attacked <= self.others:
+            raise ValueError(
+                f"expected at least one variant, and no more attacked ones than there are, got variants = "
+                f"{self.variants} and also_attacked = {self.also_attacked}"
+            )
 
     @property
     def viewed(self) -> float:
@@ -97,13 +113,23 @@ class Cost:
         """
         return self.trained if self.epochs is None else self.epochs
 
+    @property
+    def others(self) -> int:
+        """Variants that are not ranked."""
+        return self.variants - 1
+
+    @property
+    def others_attacked(self) -> int:
+        """How many of these attacks apply to."""
+        return self.others if self.also_attacked is None else self.also_attacked
+
     def already_made(self, **own: Any) -> Cost:
         """Return what a fit takes that asks for this one, predicts and keeps as it does, and works only as said.
 
         >>> Cost(trained=10, keeps="head").already_made(validated=1).trained
         0.0
         """
-        nothing: dict[str, Any] = {"trained": 0.0, "forward": 0.0, "validated": 0.0}
+        nothing: dict[str, Any] = {"trained": 0.0, "forward": 0.0, "validated": 0.0, "sampled": 0}
         return replace(self, **{**nothing, "views": None, "epochs": None, "features": False, **own})
 
 
@@ -134,27 +160,39 @@ def recipe_cost(recipe: Recipe, *, cached: bool = True, cached_views: int | None
     return Cost(forward=1, features=True, recipe=recipe, keeps="head", epochs=recipe.epochs)
 
 
-def cost_of(method: Method, recipe: Recipe) -> Cost:
+def cost_of(method: Method, recipe: Recipe, backbone: Backbone | None = None) -> Cost:
     """Return what a method declares, or what is assumed of one that declares nothing.
 
     The assumption is the suite's recipe on all weights, for as many epochs as the method has a setting of that name.
 
+    Parameters
+    ----------
+    method : Method
+    recipe : Recipe
+        Of the suite.
+    backbone : Backbone, optional
+        On which the fit is to be made; without it, the method's ``cost`` is asked and not its ``cost_on``.
+
     Raises
     ------
     PluginError
-        If the method's own ``cost`` fails, or returns something else.
+        If the method's own ``cost`` or ``cost_on`` fails, or returns something else.
     """
     declare = getattr(method, "cost", None)
     # A plug-in may have a setting of this name.
     if callable(declare):
+        shown = f"{type(method).__name__}.cost"
+        on_backbone = getattr(method, "cost_on", None)
         try:
-            declared = declare(recipe)
+            declared = (
+                declare(recipe) if backbone is None or not callable(on_backbone) else on_backbone(recipe, backbone)
+            )
         except Exception as error:
-            raise PluginError(f"{type(method).__name__}.cost: {type(error).__name__}: {error}") from error
+            raise PluginError(f"{shown}: {type(error).__name__}: {error}") from error
         if isinstance(declared, Cost):
             return declared
         if declared is not None:
-            raise PluginError(f"{type(method).__name__}.cost must return a Cost or None, got {declared!r}")
+            raise PluginError(f"{shown} must return a Cost or None, got {declared!r}")
     epochs = getattr(method, "epochs", None)
     given = {"epochs": epochs} if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 0 else {}
     return replace(recipe_cost(recipe.model_copy(update={**given, "regime": "full"})), assumed=True)
@@ -194,7 +232,7 @@ def asked_by(around: Sequence[Asked], recipe: Recipe) -> list[Asked]:
     return asked
 
 
-def whole_cost(method: Method, recipe: Recipe) -> Cost:
+def whole_cost(method: Method, recipe: Recipe, backbone: Backbone | None = None) -> Cost:
     """Return the work of a fit and of all that it asks for, each once; what is predicted and kept is the fit's own."""
     within: list[Asked] = []
 
@@ -205,7 +243,7 @@ def whole_cost(method: Method, recipe: Recipe) -> Cost:
                 ask(*around, one)
 
     ask((method, 0))
-    return together([cost_of(one, recipe) for one in (method, *(other for other, _ in within))])
+    return together([cost_of(one, recipe, backbone) for one in (method, *(other for other, _ in within))])
 
 
 def together(costs: Sequence[Cost]) -> Cost:
@@ -228,6 +266,7 @@ def together(costs: Sequence[Cost]) -> Cost:
         views=sum(cost.viewed for cost in costs),
         epochs=sum(cost.gone_through for cost in costs),
         validated=sum(cost.validated for cost in costs),
+        sampled=sum(cost.sampled for cost in costs),
         features=readers > 0,
         assumed=any(cost.assumed for cost in costs),
     )

@@ -41,7 +41,7 @@ class DeepEnsemble(Method):
 
     def __post_init__(self) -> None:
         if self.members < 1:
-            raise ValueError(f"expected at least one member, got {self.members}")
+            raise ValueError(f"expected members of at least 1, got {self.members}")
         shown = method_name(type(self.base))
         if isinstance(self.base, PostHoc) and self.base.gives == "scores":
             raise ValueError(f"an ensemble averages probabilities, {shown} returns scores; wrap the ensemble instead")
@@ -72,7 +72,7 @@ class DeepEnsemble(Method):
         if self.members == 1:
             return one.already_made()
         predicts, networks = self.members * one.predicts, self.members * one.networks
-        return one.already_made(predicts=predicts, also_predicts=0.0, networks=networks)
+        return one.already_made(predicts=predicts, also_predicts=0.0, variants=1, also_attacked=None, networks=networks)
 
     def asks_for(self, recipe: Recipe, seed: int) -> Iterable[tuple[Method, int]]:
         return [(self.base, own) for own in self._seeds(seed)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any, Literal, final
 
@@ -100,6 +101,9 @@ def check_given(method: Method) -> None:
         If a value is out of range, or there is no such augmentation.
     """
     changes = given(method)
+    for name, value in changes.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: expected a finite number, got {value:g}")
     try:
         merged(Recipe(), changes)
     except PluginError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
@@ -33,8 +34,10 @@ class Knn(Method):
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.temperature <= 0:
-            raise ValueError(f"expected k >= 1 and temperature > 0, got {self.k} and {self.temperature}")
+        if self.k < 1:
+            raise ValueError(f"expected k >= 1, got {self.k}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"expected temperature > 0 and finite, got {self.temperature:g}")
 
     def fit(self, context: Context) -> Fitted:
         train = context.features("id_train")

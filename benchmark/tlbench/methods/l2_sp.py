@@ -50,8 +50,9 @@ class L2Sp(Method):
 
     def __post_init__(self) -> None:
         check_given(self)
-        if not 0 <= self.alpha < float("inf") or not 0 <= self.beta < float("inf"):
-            raise ValueError(f"expected finite alpha and beta of at least 0, got {self.alpha} and {self.beta}")
+        for name in ("alpha", "beta"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"expected a finite {name} of at least 0, got {getattr(self, name):g}")
 
     def fit(self, context: Context) -> nn.Module:
         hooks = HeldAtStart(alpha=self.alpha, beta=self.beta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, final
 
 import torch
@@ -33,8 +34,11 @@ class LinearProbe(Method):
     steps: int = 200  # most L-BFGS iterations for each
 
     def __post_init__(self) -> None:
-        if not self.penalties or min(self.penalties) < 0 or self.steps < 1:
-            raise ValueError(f"expected penalties of at least 0 and steps >= 1, got {self.penalties} and {self.steps}")
+        if not self.penalties or not all(0 <= penalty < math.inf for penalty in self.penalties):
+            told = ", ".join(f"{penalty:g}" for penalty in self.penalties) or "none"
+            raise ValueError(f"expected penalties of at least 0, one or more and finite, got {told}")
+        if self.steps < 1:
+            raise ValueError(f"expected steps >= 1, got {self.steps}")
 
     def fit(self, context: Context) -> nn.Module:
         train, val = context.features("id_train"), context.features("id_val")

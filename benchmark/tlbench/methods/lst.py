@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from typing import Any, ClassVar, Literal, final
 
@@ -17,7 +19,7 @@ from tlbench.methods.base import Context, Fitted, Hooks, Method, Need, Predictor
 from tlbench.methods.cost import Cost, recipe_cost
 from tlbench.methods.finetune import check_given, given
 from tlbench.methods.training import merged
-from tlbench.models.backbone import Network, drawing_from
+from tlbench.models.backbone import Backbone, Network, drawing_from
 from tlbench.models.ladder import LadderNetwork, Rungs, Side, rungs_of, side_network
 from tlbench.models.pruning import MATRICES, block_layout, magnitudes, pruned_block, token_channels
 from tlbench.suites.spec import Recipe
@@ -104,8 +106,8 @@ class Lst(Method):
         for name in ("reduction", "least_width", "fisher_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"expected a temperature above 0, got {self.temperature}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"expected a temperature that is finite and above 0, got {self.temperature:g}")
         if self.warmup < 0:
             raise ValueError(f"expected a warmup of at least 0 steps, got {self.warmup}")
         if self.init not in (None, "fisher", "magnitude", "random"):
@@ -147,12 +149,20 @@ class Lst(Method):
         return _fitted(ladder.to(context.device).eval(), recipe)
 
     def cost(self, recipe: Recipe) -> Cost:
-        # The images for Fisher's information are few.
         cost = recipe_cost(merged(recipe, {**given(self), "regime": "head-only"}), cached=False)
-        return replace(cost, trained=SIDE_SHARE * cost.forward, keeps="network", networks=STORED_SHARE)
+        cost = replace(cost, trained=SIDE_SHARE * cost.forward, keeps="network", networks=STORED_SHARE)
+        return self._with_fisher(cost) if self.init == "fisher" else cost
+
+    def cost_on(self, recipe: Recipe, backbone: Backbone) -> Cost:
+        cost = self.cost(recipe)
+        return self._with_fisher(cost) if self.init is None and _has_prunable_blocks(backbone) else cost
+
+    def _with_fisher(self, cost: Cost) -> Cost:
+        # Images and not passes: as many of a large training set as of one that just has them.
+        return replace(cost, sampled=self.fisher_images)
 
     def _init_for(self, rungs: Rungs, blocks: list[nn.Module], backbone: str) -> Init:
-        prunable = rungs.form == "tokens" and all(block_layout(block) is not None for block in blocks)
+        prunable = rungs.form == "tokens" and _prunable(blocks)
         if self.init is None:
             return "fisher" if prunable else "random"
         if self.init != "random" and not prunable:
@@ -196,6 +206,16 @@ class WarmUp(Hooks):
     def lr_factor(self, index: int, total: int) -> float:
         steps = min(self.steps, total // WARM_SHARE)
         return min(1.0, (index + 1) / max(1, steps))
+
+
+@lru_cache(maxsize=16)
+def _has_prunable_blocks(backbone: Backbone) -> bool:
+    body = backbone.fresh().body
+    return _prunable([body.get_submodule(path) for path in list(backbone.tap_modules.values())[1:]])
+
+
+def _prunable(blocks: Sequence[nn.Module]) -> bool:
+    return bool(blocks) and all(block_layout(block) is not None for block in blocks)
 
 
 def _blank_images(context: Context) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, final
 
 from torch import Tensor
@@ -49,12 +49,13 @@ class ModelSoup(Method):
         if self.members and self.lr_factors != LR_FACTORS:
             raise ValueError("expected members or lr_factors, got both; members have learning rates of their own")
         if not self.members and not self.lr_factors:
-            raise ValueError("expected at least one member, got none")
+            raise ValueError("expected members or lr_factors, one or more, got none")
         if not all(0 < factor < math.inf for factor in self.lr_factors):
             raise ValueError(f"expected lr_factors above 0, got {', '.join(map(str, self.lr_factors))}")
         twice = next((one for one in self.members or self.lr_factors if self._times(one) > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice} is given twice: a soup of equal networks is one of them, counted double")
+            shown = f"members: {_named(twice)}" if isinstance(twice, Method) else f"lr_factors: {twice:g}"
+            raise ValueError(f"{shown} is given twice: a soup of equal networks is one of them, counted double")
         for member in self.members:
             check_averageable(member)
         inherit(self, self.members or [Finetune()], needs=type(self).requires)
@@ -110,13 +111,20 @@ class ModelSoup(Method):
         if m == 1:
             return member.already_made()
         # At most: statistics of every soup that is tried, and of the uniform one; ID-val for every member and soup.
-        return member.already_made(forward=m, validated=2 * m - 1, also_predicts=1, networks=2)
+        return member.already_made(forward=m, validated=2 * m - 1, also_predicts=1, variants=2, networks=2)
 
     def asks_for(self, recipe: Recipe, seed: int) -> Iterable[tuple[Method, int]]:
         return [(member, seed) for member in self.ingredients(recipe)]
 
     def null_config(self) -> tuple[Method, Method]:
         return replace(self, members=(), lr_factors=(1.0,)), Finetune()
+
+
+def _named(member: Method) -> str:
+    """Return a member with the settings that differ from their defaults, as a command names it."""
+    own = {field.name: (getattr(member, field.name), field.default) for field in fields(member)}  # type: ignore[arg-type]
+    changed = ",".join(f"{name}={value}" for name, (value, default) in own.items() if value != default)
+    return method_name(type(member)) + (f"({changed})" if changed else "")
 
 
 def _described(member: Method) -> dict[str, Any]:

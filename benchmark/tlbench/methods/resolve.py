@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import re
@@ -27,12 +26,12 @@ from tlbench.methods.settings import (
     is_method,
     split,
     type_of,
+    wrapping,
 )
 from tlbench.seeds import digest
 
 ROW_NAME = r"[A-Za-z0-9][A-Za-z0-9._()=,@-]*"
 LONGEST_NAME = 120
-_WRAPPED = ("linear-probe", "finetune")  # what examples of wrappers are put around: a search needs a learning rate
 _FILE = re.compile(r"(?P<path>.+\.py)(?::(?P<name>[A-Za-z_]\w*))?")
 _IMPORT = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 
@@ -256,12 +255,7 @@ def example_of(text: str) -> str:
     wraps = first is not None and is_method(type_of(kind, first)) and _default(kind, first) is MISSING
     if not wraps:
         return text
-    for base in _WRAPPED:
-        example = f"{text.strip()}({base})"
-        with contextlib.suppress(UsageError):
-            _Reading().method(example)
-            break
-    return example
+    return wrapping(text.strip())
 
 
 def _call(text: str) -> tuple[str, dict[str, str]]:

@@ -63,6 +63,8 @@ def build(
     ------
     UsageError
         If a setting is unknown, of another type, or missing, or if the method itself refuses it.
+    UnknownNameError
+        If a setting names a method that nobody registered.
     PluginError
         If the method raises anything else while it is made.
     """
@@ -82,6 +84,8 @@ def build(
             chosen[name] = convert(given, type_of(method, name), make)
         except Mismatch as expectation:
             raise UsageError(f"{shown}: setting '{name}': expected {expectation}, got {given!r}") from None
+        except UnknownNameError as problem:
+            raise UnknownNameError(f"{shown}: setting '{name}': {problem}") from None
     try:
         return method(**chosen)
     except (ValueError, TypeError) as problem:
@@ -128,9 +132,19 @@ def _unknown(method: type[Method], name: str, known: Mapping[str, object]) -> st
     )
 
 
+def wrapping(shown: str) -> str:
+    """Return an example of a method that wraps another and has no default for it.
+
+    >>> wrapping("grid-search")
+    'grid-search(finetune)'
+    """
+    # Whatever is searched for, selected or averaged over, fine-tuning has it.
+    return f"{shown}(finetune)"
+
+
 def _missing(method: type[Method], shown: str, name: str) -> str:
     if is_method(type_of(method, name)):
-        return f"it wraps another method; write {shown}(linear-probe), or the method of your choice"
+        return f"it wraps another method; write {wrapping(shown)}, or the method of your choice"
     return f"setting '{name}' has no default; give --set {name}=..."
 
 

@@ -60,7 +60,7 @@ class StarSse(Method):
     def __post_init__(self) -> None:
         check_given(self)
         if self.members < 1:
-            raise ValueError(f"expected at least one member, got {self.members}")
+            raise ValueError(f"expected members of at least 1, got {self.members}")
         if self.cycle_epochs is not None and self.cycle_epochs < 1:
             raise ValueError(f"expected cycle_epochs of at least 1 or none, got {self.cycle_epochs}")
         if not 0 <= self.cycle_lr_ratio < math.inf:
@@ -105,7 +105,9 @@ class StarSse(Method):
         whole = together([recipe_cost(run, cached=False) for run in runs])
         if self.members == 1:
             return whole
-        return replace(whole, forward=whole.forward + 1, predicts=self.members, also_predicts=2, networks=self.members)
+        m = self.members
+        # Statistics of the soup; soup and parent stand beside the ensemble.
+        return replace(whole, forward=whole.forward + 1, predicts=m, also_predicts=2, variants=3, networks=m)
 
     def null_config(self) -> tuple[Method, Method]:
         return replace(self, members=1, schedule="constant"), Finetune(regime="full", **given(self))

@@ -43,11 +43,12 @@ class WiseFt(Method):
     curve: tuple[float, ...] = CURVE
 
     def __post_init__(self) -> None:
-        wrong = [share for share in (self.share, *self.curve) if not 0 <= share <= 1]
-        if wrong:
-            raise ValueError(f"expected shares in [0, 1], got {wrong[0]}")
+        for name, shares in (("share", (self.share,)), ("curve", self.curve)):
+            wrong = [share for share in shares if not 0 <= share <= 1]
+            if wrong:
+                raise ValueError(f"{name}: expected shares in [0, 1], got {wrong[0]:g}")
         if len(set(map(_shown, self.curve))) != len(self.curve):
-            raise ValueError(f"a share is given twice in {', '.join(map(_shown, self.curve))}")
+            raise ValueError(f"curve: a share is given twice in {', '.join(map(_shown, self.curve))}")
         check_averageable(self.base)
         # Between two heads on one backbone the line is that between their logits, however they came about.
         linear = isinstance(self.base, HeadOnly)
@@ -77,7 +78,8 @@ class WiseFt(Method):
     def cost(self, recipe: Recipe) -> Cost:
         # The body of the first end is theta0, which is not stored.
         tuned = cost_of(self.base, recipe)
-        return tuned.already_made(also_predicts=len(self._unranked()) * tuned.predicts)
+        others = len(self._unranked())
+        return tuned.already_made(also_predicts=others * tuned.predicts, variants=1 + others)
 
     def asks_for(self, recipe: Recipe, seed: int) -> Iterable[tuple[Method, int]]:
         return [(end, seed) for end in (self.probe(), self.base)]

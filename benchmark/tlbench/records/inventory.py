@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -17,6 +19,9 @@ VERIFICATION: Final = "verification.json"
 CARD: Final = "card.toml"
 PLUGIN: Final = "plugin.py"
 MAX_INVENTORY_BYTES: Final = 100_000
+
+SETTLED_NANOSECONDS: Final = 2_000_000_000
+"""A file that has been as it is for so long is known by its time and size."""
 
 MOVABLE: Final = ("predictions.parquet", "class_bins.parquet", "audits.parquet")
 """Files that may lie elsewhere where they are large."""
@@ -48,6 +53,19 @@ class FileFact(Closed):
                 digest.update(chunk)
                 size += len(chunk)
         return cls(sha256=digest.hexdigest(), bytes=size)
+
+
+def known_fact(path: Path) -> FileFact:
+    """Return the facts of a file that is here, hashed once for as long as it stays as it is."""
+    stat = path.stat()
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < SETTLED_NANOSECONDS:
+        return FileFact.of(path)  # clocks of disks are coarse: it may change again without another time
+    return _remembered(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=100_000)
+def _remembered(path: Path, *stamp: int) -> FileFact:
+    return FileFact.of(path)
 
 
 class PlacedFact(FileFact):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from tlbench.errors import StoreError
-from tlbench.records.inventory import VERIFICATION, FileFact, read_inventory, read_json
+from tlbench.records.inventory import VERIFICATION, known_fact, read_inventory, read_json
 
 Level = Literal["self-reported", "recomputed", "reproduced", "disputed"]
 """``self-reported``: nobody has looked. ``recomputed``: the arithmetic is right, every number follows from the stored
@@ -65,7 +65,7 @@ def _fits(folder: Path, files: object) -> bool:
         return False
     for name in there:
         path = folder / name
-        if path.is_symlink() or not path.is_file() or FileFact.of(path).sha256 != files[name]:
+        if path.is_symlink() or not path.is_file() or known_fact(path).sha256 != files[name]:
             return False
     # Large predictions lie elsewhere: the inventory, whose own hash fits, must still name those that were verified.
     absent = {name: sha256 for name, sha256 in files.items() if name not in there}

@@ -83,7 +83,7 @@ class PublishedModel:
                 return make_outcomes(self.table("records"), self.table("predictions"))
             if name in LATER_TABLES:
                 return PUBLISHED_TABLES[name].empty_table()
-        _check_size(path, MAX_PREDICTIONS_BYTES if name == "predictions" else MAX_FILE_BYTES)
+        check_size(path, name)
         if columns is None:
             _check_texts(path, PUBLISHED_TABLES[name])
         table = read_table(path, PUBLISHED_TABLES[name], columns, coded=columns is not None)
@@ -159,7 +159,9 @@ def model_folder(root: Path, suite: str, model: str) -> Path:
     return root / suite / (f"%2E{name[1:]}" if name.startswith(".") else name)
 
 
-def _check_size(path: Path, most: int) -> None:
+def check_size(path: Path, name: str) -> None:
+    """Raise ``StoreError`` where the file of a table is missing, a link, damaged, or larger than one can be."""
+    most = MAX_PREDICTIONS_BYTES if name == "predictions" else MAX_FILE_BYTES
     if path.is_symlink() or path.parent.is_symlink():
         raise StoreError(f"{path}: expected a file of this folder, got a link")
     if not path.is_file():

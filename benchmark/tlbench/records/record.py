@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Final, Literal
 
 Status = Literal["ok", "failed", "not_applicable", "not_run"]
 Precision = Literal["float32", "bfloat16"]
 """Of the forward passes that are measured; gradients are always float32."""
+PROTOCOLS: Final = (
+    "source-only", "few-shot-target", "unlabelled-target", "test-time", "extra-models", "extra-data", "text",
+    "class-hierarchy", "outputs-file",
+)  # fmt: skip
+"""What a method may have been given; several of them are joined by ``+`` in this order."""
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def scatter(runs: pd.DataFrame, pairs: pd.DataFrame) -> list[Figure]:
         }
         for row in shown.to_dict("records")
     ]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods = sorted(dict.fromkeys(row["method"] for row in rows), key=lambda name: name == "others")  # they come last
     chart = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_circle(size=28, opacity=0.75)

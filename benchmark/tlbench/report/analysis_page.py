@@ -14,6 +14,7 @@ from tlbench.report.page import render
 if TYPE_CHECKING:
     from tlbench.analysis.questions import Analysis
     from tlbench.report.figures import Figure
+    from tlbench.suites.spec import Suite
 
 MOST_ROWS: Final = 200
 """Rows of a table on the page; the files have all."""
@@ -51,20 +52,46 @@ def check_out(out: str | Path) -> None:
 def write_analysis(analysis: Analysis, out: str | Path) -> list[Path]:
     """Write tables (CSV, Parquet), figures (SVG, PNG) and ``index.html``; return the files, the page first."""
     folder = Path(out)
-    written = analysis.write(folder)
+    files = analysis_files(analysis)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+def analysis_files(
+    analysis: Analysis, *, path: str = "index.html", folder: str = "", suite: Suite | None = None
+) -> dict[str, bytes]:
+    """Return the page of an analysis, its tables and its figures, by their paths; the page first.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    path : str
+        Of the page.
+    folder : str
+        Where tables and figures lie, seen from the page: empty, or a folder with its slash.
+    suite : Suite, optional
+        Given where the page is one of a report, so that it leads to the others.
+    """
     figures = analysis_figures(analysis)
-    place = folder / "figures"
-    for figure in (figure for found in figures.values() for figure in found):
-        place.mkdir(exist_ok=True)
-        for name, content in figure.files().items():
-            (place / name).write_bytes(content)
-            written.append(place / name)
-    page = folder / "index.html"
-    page.write_text(analysis_page(analysis, figures), encoding="utf-8")
-    return [page, *written]
+    drawn = (figure for found in figures.values() for figure in found)
+    page = analysis_page(analysis, figures, path=path, folder=folder, suite=suite)
+    return {
+        path: page.encode("utf-8"),
+        **{f"{folder}{name}": content for name, content in analysis.files().items()},
+        **{f"{folder}figures/{name}": content for figure in drawn for name, content in figure.files().items()},
+    }
 
 
-def analysis_page(analysis: Analysis, figures: dict[str, list[Figure]], *, path: str = "index.html") -> str:
+def analysis_page(
+    analysis: Analysis,
+    figures: dict[str, list[Figure]],
+    *,
+    path: str = "index.html",
+    folder: str = "",
+    suite: Suite | None = None,
+) -> str:
     """Return the page of an analysis.
 
     Parameters
@@ -72,8 +99,8 @@ def analysis_page(analysis: Analysis, figures: dict[str, list[Figure]], *, path:
     analysis : Analysis
     figures : dict from a question to its figures
         As from ``analysis_figures``.
-    path : str
-        Where the page will lie, beside the folders of its tables.
+    path, folder, suite
+        As for ``analysis_files``.
     """
     answers = [
         {
@@ -90,6 +117,9 @@ def analysis_page(analysis: Analysis, figures: dict[str, list[Figure]], *, path:
         "analysis.html",
         path=path,
         styles=("analysis.css",),
+        suite=suite,
+        analysed=True,
+        folder=folder,
         suite_name=analysis.suite,
         runs=len(analysis.runs),
         models=int(analysis.runs["model"].nunique()),
@@ -114,6 +144,8 @@ def _table(name: str, table: pd.DataFrame) -> dict[str, Any]:
 
 def _cell(table: pd.DataFrame, row: int, column: str) -> str:
     value = table[column].iloc[row]
+    if table[column].dtype.kind == "b":
+        return "yes" if value else "no"
     if table[column].dtype.kind != "f":
         return str(value)
     if value != value:

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from tlbench.report.board_data import FAMILIES, SPECIAL, board_data
+from tlbench.report.board_data import FAMILIES, SPECIAL, board_data, section_title
 from tlbench.report.content import LEVELS, Content
-from tlbench.report.page import number, render, script_json
+from tlbench.report.page import metric_words, number, render, script_json
 
 HIDDEN_AT_FIRST: Final = ("weightings",)
 _ABSENT: Final = "–"
@@ -67,6 +67,7 @@ def board_page(
         scripts=("board.js",),
         styles=("board.css",),
         suite=content.suite,
+        analysed=content.analysis is not None,
         data=data,
         embedded=script_json(data | {"hidden": list(HIDDEN_AT_FIRST), "levels": dict(LEVELS)}),
         opening=opening,
@@ -85,6 +86,8 @@ def board_page(
         pictured=len(data["rows"]) if pictured is None else pictured,
         amounts=_amounts(content),
         exports=exports,
+        comparisons=[(one, metric_words(one.metric, one.role)) for one in content.comparisons.values()],
+        section_title=section_title,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
@@ -21,8 +21,12 @@ from tlbench.leaderboard.tables import RUN_DIR, load_fits, load_predictions, loa
 from tlbench.metrics.catalogue import METRICS
 from tlbench.records.published import PublishedModel, published_models
 from tlbench.records.store import Store
+from tlbench.report.comparisons import Comparisons
 from tlbench.seeds import digest
 from tlbench.suites.spec import Suite
+
+if TYPE_CHECKING:
+    from tlbench.analysis.questions import Analysis
 
 MAX_CARD_BYTES: Final = 200_000
 
@@ -84,6 +88,8 @@ class Content:
     published : bool
     results : Path or None
         Where results were read; predictions are read from there when a page asks.
+    analysis : Analysis or None
+        What the records say to the study's questions, where somebody has asked.
     """
 
     suite: Suite
@@ -93,6 +99,7 @@ class Content:
     run_dir: Path = Path(RUN_DIR)
     published: bool = True
     results: Path | None = None
+    analysis: Analysis | None = None
     _folders: dict[str, PublishedModel] = field(default_factory=dict, repr=False)
 
     @property
@@ -104,6 +111,11 @@ class Content:
     def models(self) -> tuple[tuple[str, str], ...]:
         """Every model and origin that has a page, in the order of the board."""
         return tuple(dict.fromkeys(zip(self.board.frame["model"], self.board.frame["origin"], strict=True)))
+
+    @cached_property
+    def comparisons(self) -> dict[str, Comparisons]:
+        """Who differs from whom, by the metric of a board."""
+        return {metric: Comparisons(board) for metric, board in self.boards.items()}
 
     def predictions(self, model: str, origin: str, condition: str | None = None) -> pd.DataFrame:
         """Return one model's predictions, as ``load_predictions``: read anew on every call, for they are large.

@@ -38,6 +38,7 @@ def method_page(content: Content) -> str:
         "method.html",
         path="method.html",
         suite=suite,
+        analysed=content.analysis is not None,
         board=content.board,
         opening=metric_words(content.board.metric, content.board.role),
         families=[(word, _measures(family)) for family, word in _FAMILY.items()],

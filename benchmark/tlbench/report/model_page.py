@@ -11,17 +11,21 @@ import pandas as pd
 from markupsafe import Markup
 
 from tlbench.errors import StoreError
+from tlbench.leaderboard.prepared import ROW
 from tlbench.leaderboard.text import plain
+from tlbench.metrics.catalogue import METRICS
 from tlbench.report import curves, reliability
 from tlbench.report.absences import Absence, absences
 from tlbench.report.board_data import level_of
+from tlbench.report.board_page import export_path
 from tlbench.report.cells import cell_means, numbers_of, seed_values
+from tlbench.report.comparisons import Against, Without
 from tlbench.report.content import LEVELS, Content, model_path, page_name, task_path
 from tlbench.report.curves import Curves, robustness_curves
 from tlbench.report.figures import Figure
 from tlbench.report.grids import Grid, SeedLine, by_seed, grids, steps_of
 from tlbench.report.heat_map import HeatMap, heat_maps
-from tlbench.report.page import render
+from tlbench.report.page import metric_words, render
 from tlbench.report.provenance import Cost, broken_promises, costs_of, preparations, provenance, temperatures
 from tlbench.report.reliability import Diagram, diagrams
 
@@ -49,6 +53,31 @@ class Standing:
     role: str | None
     unit: str
     row: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a row is compared with on one board, and its scores without each task.
+
+    Attributes
+    ----------
+    metric, words, unit, file : str
+        Its name, its words, its unit, and where the board's JSON lies.
+    higher : bool
+    against : list of Against
+    without : list of Without
+    left : int
+        Rows that are compared with it and not shown.
+    """
+
+    metric: str
+    words: str
+    unit: str
+    file: str
+    higher: bool
+    against: list[Against]
+    without: list[Without]
+    left: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +112,7 @@ class RowPart:
     name: str
     key: Mapping[str, str]
     standings: list[Standing]
+    beside: list[Beside]
     maps: Mapping[str, list[HeatMap]]
     reliability: list[tuple[str, list[Diagram], Drawn]]
     reliability_note: str
@@ -142,6 +172,7 @@ def model_page(content: Content, model: str, origin: str) -> dict[str, str | byt
         path=path,
         styles=("model.css",),
         suite=content.suite,
+        analysed=content.analysis is not None,
         model=model,
         origin=origin,
         level=level,
@@ -204,11 +235,13 @@ def _part(
     shown = plain(model)
     found = diagrams(predictions, suite.metrics) if len(predictions) else []
     tasks = [task for task in suite.tasks if any(diagram.task == task for diagram in found)]
+    standings = _standings(content, first)
     return RowPart(
         anchor=f"row-{number + 1}",
         name=model if bool(first["headline"]) else f"{model}/{variant}",
         key={name: str(first[name]) for name in _KEY},
-        standings=_standings(content, first),
+        standings=standings,
+        beside=_beside(content, standings),
         maps=heat_maps(numbers, suite, wanted),
         reliability=[
             (task, own, drawn(reliability.figure(own, name=f"{stem}.reliability.{page_name(task)}", model=shown)))
@@ -252,8 +285,6 @@ def _provenance(fits: pd.DataFrame, variant: str) -> list[tuple[str, list[str]]]
 
 
 def _standings(content: Content, first: pd.Series[Any]) -> list[Standing]:
-    from tlbench.metrics.catalogue import METRICS
-
     found = []
     for metric, board in content.boards.items():
         frame = board.frame
@@ -264,6 +295,18 @@ def _standings(content: Content, first: pd.Series[Any]) -> list[Standing]:
         for row in frame[kept & (frame["name"] == name)].to_dict("records"):
             told = {str(key): None if pd.isna(value) else value for key, value in row.items()}
             found.append(Standing(metric, board.role, METRICS[metric].unit, told))
+    return found
+
+
+def _beside(content: Content, standings: list[Standing]) -> list[Beside]:
+    found = []
+    for standing in standings:
+        info = METRICS[standing.metric]
+        row = tuple(str(standing.row[name]) for name in ROW)
+        against, without, left = content.comparisons[standing.metric].of(row)
+        if against or without:
+            words, file = metric_words(standing.metric, standing.role), export_path(standing.metric, "json")
+            found.append(Beside(standing.metric, words, info.unit, file, info.higher_is_better, against, without, left))
     return found
 
 

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -17,6 +18,8 @@ from markupsafe import Markup
 from tlbench import __version__
 from tlbench.leaderboard.text import plain, plain_note
 from tlbench.metrics.catalogue import METRICS
+from tlbench.report.comparisons import p_words
+from tlbench.report.content import model_path
 
 _ABSENT: Final = "–"
 
@@ -106,6 +109,15 @@ def number(value: Any, unit: str = "fraction") -> str:
     return text
 
 
+def breakable(name: str) -> Markup:
+    """Return a name for a narrow column: a line may end after a bracket or a stroke rather than within a word.
+
+    >>> breakable("adabn(finetune)/<b>")
+    Markup('adabn(<wbr>finetune)/<wbr>&lt;b&gt;')
+    """
+    return Markup("<wbr>").join(re.split(r"(?<=[(/_])(?=.)", name))
+
+
 def metric_words(metric: str, role: str | None = None) -> str:
     """Return a measure as a reader says it.
 
@@ -137,12 +149,14 @@ def _environment() -> Environment:
     environment.filters.update(
         plain=plain,
         note=plain_note,
+        breakable=breakable,
         number=number,
+        p=p_words,
         metric_words=metric_words,
         role_words=role_words,
         script_json=script_json,
     )
-    environment.globals.update(METRICS=METRICS)
+    environment.globals.update(METRICS=METRICS, model_path=model_path)
     return environment
 
 

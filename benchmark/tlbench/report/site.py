@@ -68,6 +68,7 @@ def site_files(content: Content) -> dict[str, str | bytes]:
         **drawings,
         **model_pages(content),
         **task_pages(content),
+        **_analysis(content),
     }
     for metric, board in content.boards.items():
         files |= {export_path(metric, ending): text for ending, text in board_files(board).items()}
@@ -134,6 +135,14 @@ def _check_names(files: Mapping[str, str | bytes]) -> None:
             raise ValueError(f"expected a path inside the report, got {name!r}")
     if len({name.casefold() for name in files}) != len(files):
         raise ValueError("two files of the report differ in capitals alone")
+
+
+def _analysis(content: Content) -> dict[str, bytes]:
+    if content.analysis is None:
+        return {}
+    from tlbench.report.analysis_page import analysis_files
+
+    return analysis_files(content.analysis, path="analysis.html", folder="analysis/", suite=content.suite)
 
 
 def _picture(content: Content) -> tuple[Markup | str, dict[str, bytes], int | None]:

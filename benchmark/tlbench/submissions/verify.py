@@ -21,6 +21,7 @@ from tlbench.submissions.verification.bins import check_class_bins
 from tlbench.submissions.verification.earlier import check_earlier
 from tlbench.submissions.verification.files import check_files, hash_files
 from tlbench.submissions.verification.images import Images
+from tlbench.submissions.verification.likeness import check_name, check_other_rows
 from tlbench.submissions.verification.measured import Measurements
 from tlbench.submissions.verification.numbers import check_numbers
 from tlbench.submissions.verification.outcomes import check_outcomes
@@ -200,6 +201,8 @@ def _report(submission: Submission, lock: Path | None, results: Path, allow_inco
         ("values", lambda: values),
         ("standard errors", lambda: errors),
         ("earlier version", lambda: check_earlier(submission, results)),
+        ("name", lambda: check_name(submission, results)),
+        ("other rows", lambda: check_other_rows(submission, results)),
     )
     return Report(
         folder=submission.folder,

@@ -12,6 +12,7 @@
   const everybody = Array.from({ length: count }, (_, row) => row);
   const at = (id) => document.getElementById(id);
   const buttons = [...table.querySelectorAll("thead button")];
+  const compared = at("comparisons");
   const boxes = [...document.querySelectorAll("input.family")];
   const choices = { m: at("measure"), t: at("task"), p: at("protocol"), b: at("backbone"), l: at("level"), q: at("search") };
   const INCOMPLETE = data.groups.length - 1;
@@ -136,6 +137,10 @@
       item.textContent = text;
       return item;
     }));
+    if (compared) {
+      compared.hidden = Boolean(view.task);
+      for (const part of compared.querySelectorAll("[data-metric]")) part.hidden = part.dataset.metric !== view.metric.key;
+    }
     at("view-note").hidden = !view.task;
     at("view-note").textContent = view.task
       ? `Every number here is of task ${view.task.name} alone. Ranks, tie groups and intervals are made over the whole suite and are not shown.` : "";
@@ -173,7 +178,10 @@
     const higher = column.higher === null ? view.metric.higher : column.higher;
     const down = sorted ? sorted.descending : higher;
     // Collation is slow: names are compared by their letters' numbers, which is what the rows' own order does, too.
+    // Their own order has those first that are ranked, as on every other board of ours; of one task there are no ranks.
+    const ranks = sorted || view.task || !view.metric.ranks ? null : view.list("rank");
     const compare = (one, other) => {
+      if (ranks && (ranks[one] === null) !== (ranks[other] === null)) return ranks[one] === null ? 1 : -1;
       const first = keys[one];
       const second = keys[other];
       if (first === second) return one - other;
@@ -193,7 +201,7 @@
       if (sorted && sorted.column === place) heading.setAttribute("aria-sort", sorted.descending ? "descending" : "ascending");
       else heading.removeAttribute("aria-sort");
     });
-    const amount = kept.length === count ? `${count} rows` : `${kept.length} of ${count} rows; ranks are those among all`;
+    const amount = kept.length === count ? `${count} row${count === 1 ? "" : "s"}` : `${kept.length} of ${count} rows; ranks are those among all`;
     const order = sorted ? `, sorted by ${buttons[sorted.column].textContent.replaceAll("\u00ad", "")}, ${sorted.descending ? "descending" : "ascending"}` : "";
     at("status").textContent = amount + order;
   };

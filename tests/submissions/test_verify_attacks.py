@@ -1,0 +1,54 @@
+"""What verification catches in attacked sets and their audits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tlbench_tampering import check_caught, edit, first, verified
+
+
+def an_epsilon_for_an_image_wrong_when_clean(folder: Path) -> None:
+    def change(frame: pd.DataFrame) -> None:
+        frame.loc[first(frame, correct_clean=False), "breaking_epsilon"] = np.inf
+
+    edit(folder, "predictions", change)
+
+
+def an_image_attacked_though_wrong(folder: Path) -> None:
+    def change(frame: pd.DataFrame) -> None:
+        row = first(frame, correct_clean=False)
+        frame.loc[row, "correct_clean"], frame.loc[row, "breaking_epsilon"] = True, np.inf
+
+    edit(folder, "predictions", change)
+
+
+def an_epsilon_that_the_suite_has_not(folder: Path) -> None:
+    def change(frame: pd.DataFrame) -> None:
+        frame.loc[first(frame, correct_clean=True), "breaking_epsilon"] = 3 / 255
+
+    edit(folder, "predictions", change)
+
+
+def an_audited_verdict(folder: Path) -> None:
+    edit(folder, "audits", lambda frame: frame.assign(implied=~frame["implied"], found=~frame["found"]))
+
+
+TAMPERED = [
+    (an_epsilon_for_an_image_wrong_when_clean, "attacks", "an epsilon that broke it, wrong when clean (1 images)"),
+    (an_image_attacked_though_wrong, "attacks", "unlike the clean set (1 images)"),
+    (an_epsilon_that_the_suite_has_not, "attacks", "a breaking epsilon that the suite does not have"),
+    (an_audited_verdict, "attacks", "does not imply"),
+]
+
+
+@pytest.mark.parametrize(("tamper", "name", "told"), TAMPERED, ids=lambda value: getattr(value, "__name__", None))
+def test_what_was_tampered_with_is_caught_by_the_check_for_it(
+    made: Any, copy: Path, tamper: Callable[[Path], None], name: str, told: str
+) -> None:
+    tamper(copy)
+    check_caught(verified(made, copy), name, told)
