@@ -129,7 +129,7 @@ def test_a_wrapper_takes_a_method_and_settings() -> None:
 
 
 def test_a_wrapper_alone_says_what_to_write() -> None:
-    with pytest.raises(UsageError, match=r"it wraps another method; write wrap\.py\(linear-probe\)"):
+    with pytest.raises(UsageError, match=r"it wraps another method; write wrap\.py\(finetune\)"):
         resolve_model("wrap.py")
 
 
