@@ -288,7 +288,7 @@ def test_tags_in_a_card_are_text(submission: Path, check: ModuleType) -> None:
     (submission / "card.toml").write_text(f'name = "{evil}"\nbackbone = "{evil}"\n')
     refreshed(submission)
     text = as_markdown(Reviews(reviews=(reviewed(check, submission),)))
-    assert "<script>alert(1)</script> ¦ 'x' @all" in text
+    assert "the card is that of '<script>alert(1)</script> ¦ 'x' @all', the row is 'majority'" in text
     assert "**Verified**" in text
     (submission / "card.toml").write_text(f'name = "{"x" * 10_000}"\n')
     refreshed(submission)

@@ -29,6 +29,7 @@ from tlbench.methods.card import read_published_card
 from tlbench.metrics.catalogue import METRICS
 from tlbench.records.inventory import CARD
 from tlbench.records.published import model_folder
+from tlbench.submissions.card import is_row_of
 from tlbench.submissions.facts import CheckFact, Review, RowFact, SectionFact, TaskFact
 from tlbench.suites.spec import Suite
 
@@ -207,9 +208,11 @@ def _warnings(folder: Path, records: pd.DataFrame, board: Board, model: str) -> 
     try:
         card = read_published_card(folder / CARD)
     except PluginError as problem:
-        yield str(problem)
+        yield str(problem).replace(f"{folder}{os.sep}", "")
     else:
         used = set(own["backbone"].astype("str"))
+        if not is_row_of(card.name, model):
+            yield f"the card is that of {card.name!r}, the row is {model!r}"
         if card.backbone is not None and used and card.backbone not in used:
             yield f"the card names backbone {card.backbone!r}, the records {sorted(used)[0]!r}"
         if not card.authors:
