@@ -167,7 +167,9 @@ def test_a_method_that_does_not_apply_says_so_every_time(
     words = ["evaluate", "--suite", str(blobs), "--model", "lora", "--seeds", "0", "--run-dir", str(tmp_path)]
     for more in ([], [], ["--quiet"]):
         assert main([*words, *more]) == 0
-        assert "lora does not apply to blobs/left, blobs/right: lora adapts" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "lora does not apply to blobs/left, blobs/right: lora adapts" in told
+        assert told.count("does not apply") == 1
     assert main([*words, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["not_applicable"]) == 1
 

@@ -249,7 +249,6 @@ def _write_inapplicable(work: Workshop, planned: PlannedFit, reason: str) -> Non
             place.measurement_id, place.absent(settings_of(spec), spec.kind, "not_applicable", reason), {}
         )
     work.models.forget_failure(planned.key.fit_id)
-    work.reporter.say(f"{planned.key.model} does not apply to {planned.key.source}: {reason}")
     work.reporter.advance(len(missing))
 
 
