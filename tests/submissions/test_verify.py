@@ -104,6 +104,9 @@ def test_a_hostile_name_cannot_steer_a_terminal(made: Any, copy: Path) -> None:
 def test_mistakes_of_the_user_are_told(made: Any, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="found nothing"):
         verify(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="found a file"):
+        verify(tmp_path / "file")
     with pytest.raises(StoreError, match="expected a run folder or results/<suite>/<model>, found neither"):
         verify(tmp_path)
     with pytest.raises(UsageError, match="expected --suite, for no suite of ours is called 'tiny'; ours are 'digits'"):

@@ -87,7 +87,8 @@ def verify(
         If nobody knows the suite or the model.
     """
     if not path.is_dir():
-        raise StoreError(f"{path}: expected a run folder or a folder of results, found nothing")
+        found = "a file" if path.exists() else "nothing"
+        raise StoreError(f"{path}: expected a run folder or a folder of results, found {found}")
     earlier = published_folder() if results is None else results
     if not _looks_published(path) and not any(_looks_published(folder) for folder in path.iterdir()):
         return tuple(
