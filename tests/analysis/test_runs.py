@@ -139,6 +139,22 @@ def test_what_a_search_tried_is_a_row_each(run: Any) -> None:
     assert found.loc[found["selected"], "lr"].unique().tolist() == [0.2]
 
 
+def test_a_member_at_the_recipe_s_own_rate_is_known_by_it(run: Any) -> None:
+    """What a soup notes has None where a member takes the suite's setting."""
+    run.add("m")
+    fits = load_fits(run.suite, run_dir=run.folder, published=False)
+    members = [
+        {"settings": {"method": "finetune", "lr": lr, "epochs": None}, "accuracy": 0.5, "selected": True}
+        for lr in (0.25, None)
+    ]
+    fits["candidates"] = json.dumps(members)
+    found = tidy_runs(_records(run), run.suite, fits).candidates
+    recipe = run.suite.protocol.recipe
+    assert set(found["lr"]) == {0.25, recipe.lr}
+    assert set(found["epochs"]) == {recipe.epochs}
+    assert set(found["rest"]) == {'{"method": "finetune"}'}
+
+
 def test_settings_at_none_are_the_recipe_s() -> None:
     found = read_configuration("finetune", '{"regime": null, "lr": 0.1, "augment": null, "epochs": null}', Recipe())
     assert (found.core, found.regime, found.augment, found.lr, found.epochs) == (

@@ -51,7 +51,7 @@ def test_what_searches_tried_is_told_on_id_val() -> None:
     rng = np.random.default_rng(0)
     rows = [
         {"cluster": f"c{c}", "model": f"m{c}", "task": "t", "source": source, "shots": "full", "seed": seed,
-         "lr": lr, "epochs": epochs, "selected": False,
+         "lr": lr, "epochs": epochs, "rest": "{}", "selected": False,
          "val_accuracy": 0.7 + 0.05 * (lr > 1e-4) + 0.1 * (epochs > 10) + 0.01 * rng.normal()}
         for c in range(8) for source in "ab" for seed in range(2) for lr in (5e-5, 5e-4) for epochs in (10.0, 100.0)
     ]  # fmt: skip
@@ -63,6 +63,21 @@ def test_what_searches_tried_is_told_on_id_val() -> None:
     effects = answer.tables["selection"].set_index("setting")
     assert effects.loc["lr", "difference_low"] < 0.05 < effects.loc["lr", "difference_high"]
     assert effects.loc["epochs", "difference_low"] < 0.1 < effects.loc["epochs", "difference_high"]
+
+
+def test_what_was_tried_is_compared_at_equal_other_settings() -> None:
+    """The rate moves accuracy by 0.05; augmentation, tried at the larger rate alone, by 0.2."""
+    rows = [
+        {"cluster": f"c{c}", "model": f"m{c}", "task": "t", "source": "a", "shots": "full", "seed": 0, "lr": lr,
+         "epochs": 10.0, "rest": rest, "selected": False, "val_accuracy": accuracy}
+        for c in range(8) for lr, rest, accuracy in ((5e-5, "a", 0.5), (5e-4, "a", 0.55), (5e-4, "b", 0.75))
+    ]  # fmt: skip
+    runs = pd.DataFrame(
+        columns=["fit_id", "task", "source", "target", "seed", "cluster", "factors", "searched", "lr", "epochs",
+                 "id_accuracy", "ood_accuracy", "shots"]
+    ).astype({"searched": bool, "lr": float, "epochs": float, "id_accuracy": float, "ood_accuracy": float})  # fmt: skip
+    effects = trajectories(runs, pd.DataFrame(rows), draws=50).tables["selection"].set_index("setting")
+    assert effects.loc["lr", "difference"] == pytest.approx(0.05)
 
 
 def test_four_models_are_too_few(simulated: ModuleType) -> None:

@@ -81,7 +81,7 @@ def read_configuration(method: str, settings: str, recipe: Recipe) -> Configurat
         filled[key] = "searched"
     if method == "head-only":
         method, filled["regime"] = "finetune", "head-only"
-    schedule = [_number(filled.get(key)) for key in SCHEDULE]
+    schedule = [as_number(filled.get(key)) for key in SCHEDULE]
     return Configuration(
         core=method,
         regime=str(filled.get("regime") or ""),
@@ -102,5 +102,6 @@ def matching_key(factors: str, without: tuple[str, ...]) -> str:
     return json.dumps({key: value for key, value in json.loads(factors).items() if key not in without}, sort_keys=True)
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
+    """Return a setting as a number; NaN for what is none, such as a range that is searched."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")

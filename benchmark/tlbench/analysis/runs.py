@@ -12,11 +12,11 @@ import pandas as pd
 from scipy.special import ndtri
 
 from tlbench.analysis.clustered import PAIR, Floats
-from tlbench.analysis.configuration import Configuration, read_configuration
+from tlbench.analysis.configuration import SCHEDULE, Configuration, as_number, read_configuration
 from tlbench.errors import UnknownNameError, listed, nearest
 from tlbench.metrics.catalogue import METRICS
 from tlbench.records.record import PROTOCOLS
-from tlbench.suites.spec import Suite
+from tlbench.suites.spec import Recipe, Suite
 
 MEASURES: Final = (
     "accuracy", "nll", "brier", "ece", "demographic_disparity", "mean_robust_accuracy", "mean_corruption_accuracy",
@@ -45,8 +45,8 @@ class Runs:
     table : DataFrame
         One row a run; the columns are those of ``docs/analysis.md``.
     candidates : DataFrame
-        One row a point that a search tried: ``cluster``, ``model``, ``task``, ``source``, ``shots``, ``seed``, ``lr``,
-        ``epochs``, ``val_accuracy``, ``selected``.
+        One row a point that a search, or member that a soup, tried: ``cluster``, ``model``, ``task``, ``source``,
+        ``shots``, ``seed``, ``lr``, ``epochs``, ``rest`` (its other settings), ``val_accuracy``, ``selected``.
     notes : tuple of str
         What was left out, in words.
     """
@@ -91,7 +91,7 @@ def tidy_runs(
     kept, notes = _kept(records, controls, protocol, precision)
     whole = _runs_of(kept, suite)
     table = whole[controls | ~whole["control"]].reset_index(drop=True)
-    return Runs(table, _candidates(fits, table), tuple(notes))
+    return Runs(table, _candidates(fits, table, suite.protocol.recipe), tuple(notes))
 
 
 def check_protocol(name: str, there: Sequence[str] = ()) -> None:
@@ -236,8 +236,11 @@ def _chance(runs: pd.DataFrame, suite: Suite) -> Floats:
     return np.asarray(np.fmax(np.array(uniform, dtype=np.float64), seen))
 
 
-def _candidates(fits: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
-    columns = ["cluster", "model", "task", "source", "shots", "seed", "lr", "epochs", "val_accuracy", "selected"]
+def _candidates(fits: pd.DataFrame | None, table: pd.DataFrame, recipe: Recipe) -> pd.DataFrame:
+    """Return what searches and soups tried, settings at None filled in from the suite's recipe."""
+    of_fit = ["model", "task", "source", "shots", "seed"]
+    columns = ["cluster", *of_fit, *SCHEDULE, "rest", "val_accuracy", "selected"]
+    defaults = recipe.model_dump()
     rows: list[dict[str, Any]] = []
     cluster_of = dict(zip(table["fit_id"], table["cluster"], strict=True))
     if fits is not None:
@@ -246,11 +249,13 @@ def _candidates(fits: pd.DataFrame | None, table: pd.DataFrame) -> pd.DataFrame:
                 settings = one.get("settings") if isinstance(one, dict) else None
                 if not isinstance(settings, dict) or one.get("accuracy") is None:
                     continue  # some methods note other things there
+                filled = {key: defaults.get(key) if value is None else value for key, value in settings.items()}
                 rows.append(
                     {
-                        **{str(key): fit[key] for key in ("model", "task", "source", "shots", "seed")},
+                        **{key: fit[key] for key in of_fit},
                         "cluster": cluster_of[fit["fit_id"]],
-                        **{key: float(settings.get(key, np.nan)) for key in ("lr", "epochs")},
+                        **{key: as_number(filled.pop(key, None)) for key in SCHEDULE},
+                        "rest": json.dumps(filled, sort_keys=True),
                         "val_accuracy": float(one["accuracy"]),
                         "selected": bool(one.get("selected")),
                     }

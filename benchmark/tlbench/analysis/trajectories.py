@@ -173,7 +173,7 @@ def _selected(
     candidates: pd.DataFrame, draws: int, tables: dict[str, pd.DataFrame], sentences: list[str], reasons: list[str]
 ) -> None:
     rows = []
-    fit = ["cluster", "model", "task", "source", "shots", "seed"]
+    fit = ["cluster", "model", "task", "source", "shots", "seed", "rest"]  # but for the schedule, one configuration
     drawn = Draws.of(candidates, draws)
     for name, other in (("lr", "epochs"), ("epochs", "lr")):
         known = candidates.dropna(subset=[name])
@@ -193,9 +193,9 @@ def _selected(
         tables["selection"] = pd.DataFrame(rows)
         most = max(rows, key=lambda row: abs(float(str(row["difference"]))))
         sentences.append(
-            f"over what searches tried, {_WORDS[str(most['setting'])]} {most['level']} instead of {most['reference']} "
-            f"changes ID-val accuracy most, by {100 * float(str(most['difference'])):.1f} points"
+            f"over what searches and soups tried, {_WORDS[str(most['setting'])]} {most['level']} instead of "
+            f"{most['reference']} changes ID-val accuracy most, by {100 * float(str(most['difference'])):.1f} points"
         )
     else:
         count = candidates["cluster"].nunique()
-        reasons.append(f"searches were made for {count} (method, backbone) clusters, at least 5 are needed")
+        reasons.append(f"what searches or soups tried: {count} (method, backbone) clusters, at least 5 are needed")
