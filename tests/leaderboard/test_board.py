@@ -213,18 +213,23 @@ def test_test_time_rows_of_batches_of_several_sizes_are_told(run: Any) -> None:
     fits.loc[fits["model"] == "plain", "batch_size"] = 5
 
     def told() -> list[str]:
-        return [note for note in make_board(records, fits, run.suite).notes if "batch" in note]
+        board = make_board(records, fits, run.suite)
+        assert set(board.frame["standing"]) == {"ranked"}
+        return [note for note in board.notes if "batch" in note]
 
     assert told() == []
     fits.loc[fits["model"] == "n", "batch_size"] = 64
     (apart,) = told()
     assert apart.startswith("test-time: predictions depend on their batch")
     assert apart.endswith("n (local) of 64; m (local) of 128")
-    # Two folders that were copied together: half of a row is of another size.
+    # Two folders that were copied together: half of a row is of another size, and it is compared with nothing.
     fits.loc[(fits["model"] == "n") & (fits["seed"] == fits["seed"].max()), "batch_size"] = 128
-    (pooled,) = told()
-    assert pooled.startswith("n (local) is no row: ")
-    assert "in batches of 64 and 128" in pooled
+    board = make_board(records, fits, run.suite)
+    rows = board.frame.set_index("name")
+    assert rows["standing"].to_dict() == {"m": "ranked", "n": "unranked", "plain": "ranked"}
+    assert "in batches of 64 and 128" in rows.loc["n", "reason"]
+    assert not [note for note in board.notes if "batch" in note]
+    assert "n is not ranked: its predictions depend on their batch" in board.to_text("markdown")
 
 
 def test_measures_beside_a_score_rest_on_its_seeds_or_are_absent(run: Any) -> None:

@@ -17,7 +17,7 @@ from tlbench.leaderboard.effective import Baseline, effective_robustness
 from tlbench.leaderboard.forms import check_metric, form
 from tlbench.leaderboard.generalisation import LEAST_TASKS
 from tlbench.leaderboard.measured import Measured
-from tlbench.leaderboard.notes import batch_notes, data_notes, notes_of
+from tlbench.leaderboard.notes import batch_notes, batch_sizes, data_notes, notes_of, of_several_batches
 from tlbench.leaderboard.prepared import ROW, SPOKESMEN, prepare
 from tlbench.leaderboard.statistics import DIFFERENCES, INTERVALS, RANKS, SECTION, WITHOUT, with_statistics
 from tlbench.metrics.catalogue import METRICS
@@ -162,18 +162,20 @@ def make_board(
     if baseline is not None:
         beside["effective_robustness"] = effective_robustness(prepared, suite, baseline, seeds)
     levels = _levels(records)
+    sizes = batch_sizes(fits)
     cost = costs(fits, seeds)
     infinite = infinite_images(prepared, ranking) if METRICS[name].unit == "nats" else {}
     rows = []
     for (row, score), control, headline in zip(scores.items(), prepared.control, prepared.headline, strict=True):
         of = dict(zip(ROW, row, strict=True))
         fit = fit_row(row)
+        mixed = of_several_batches(sizes.get(fit, []))
         rows.append(
             {
                 **of,
                 "pretraining": pretraining(of["backbone"], of["weights_hash"]),
                 "level": levels.get((of["origin"], of["model"]), "self-reported"),
-                "standing": _standing(score, bool(control), bool(headline), METRICS[name].proper),
+                "standing": _standing(score, bool(control), bool(headline), METRICS[name].proper and not mixed),
                 "score": score.value,
                 "standard_error": score.standard_error,
                 "seeds_sd": score.seeds_sd,
@@ -182,7 +184,7 @@ def make_board(
                 "expected": score.expected,
                 "low": score.low,
                 "high": score.high,
-                "reason": _reason(score, infinite.get(row, 0)),
+                "reason": _reason(score, infinite.get(row, 0)) or mixed,
                 **{column: of_same_seeds(table.get(row), score) for column, table in beside.items()},
                 "fit_seconds": cost["fit_seconds"].get(fit),
             }
@@ -201,7 +203,7 @@ def make_board(
         notes=(
             *notes_of(records, said.frame, suite, name, ranking),
             *said.notes,
-            *batch_notes(fits),
+            *batch_notes(sizes),
             *data_notes(fits),
         ),
         differences=said.differences,
@@ -244,7 +246,7 @@ def _check_hash(records: pd.DataFrame, suite: Suite) -> None:
         )
 
 
-def _standing(score: Score, control: bool, headline: bool, proper: bool) -> Standing:
+def _standing(score: Score, control: bool, headline: bool, comparable: bool) -> Standing:
     if control:
         return "control"
     if score.value is None:
@@ -252,7 +254,7 @@ def _standing(score: Score, control: bool, headline: bool, proper: bool) -> Stan
     if not headline:
         return "variant"
     whole = score.seeds == score.all_seeds
-    return "ranked" if proper and whole and math.isfinite(score.value) else "unranked"
+    return "ranked" if comparable and whole and math.isfinite(score.value) else "unranked"
 
 
 def _seeds(score: Score) -> str:

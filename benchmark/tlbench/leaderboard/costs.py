@@ -16,7 +16,8 @@ PRICED: Final = (
 )  # fmt: skip
 """Columns of the fits that costs and notes depend on."""
 
-_FIT_ROW: Final = tuple(column for column in ROW if column != "name")
+FIT_ROW: Final = tuple(column for column in ROW if column != "name")
+"""The columns of a row's key that its fits share: one fit serves all variants."""
 
 
 def costs(fits: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def costs(fits: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
     """
     kept = fits[(fits["status"] == "ok") & (fits["seed"].isin(list(seeds)) | fits["deterministic"].astype(bool))]
     columns = list(COSTS.values())
-    row = list(_FIT_ROW)
+    row = list(FIT_ROW)
     # Null targets are equal to each other here: one fit serves them all.
     by_fit = kept.assign(fit_target=kept["fit_target"].fillna(""))
     cells = by_fit.groupby([*row, "task", "source", "fit_target"], sort=False)[columns].mean()
@@ -46,4 +47,4 @@ def costs(fits: pd.DataFrame, seeds: Iterable[int]) -> pd.DataFrame:
 
 def fit_row(row: Row) -> Row:
     """Return the part of a row's key that its fits share."""
-    return tuple(value for column, value in zip(ROW, row, strict=True) if column in _FIT_ROW)
+    return tuple(value for column, value in zip(ROW, row, strict=True) if column in FIT_ROW)

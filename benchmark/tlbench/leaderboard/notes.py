@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pandas as pd
 
+from tlbench.leaderboard.costs import FIT_ROW
 from tlbench.leaderboard.forms import Form
+from tlbench.leaderboard.prepared import Row
 from tlbench.metrics.catalogue import METRICS
 from tlbench.suites.spec import Suite
 
@@ -42,8 +45,8 @@ def data_notes(fits: pd.DataFrame) -> list[str]:
     return [f"{note} (in {', '.join(models)})" for note, models in told.items() if models]
 
 
-def batch_notes(fits: pd.DataFrame) -> list[str]:
-    """Return which rows of test-time methods were made in batches of several sizes, and which differ in theirs.
+def batch_sizes(fits: pd.DataFrame) -> dict[Row, list[int]]:
+    """Return in batches of which sizes every row of a test-time method was measured, by the key of its fits.
 
     What such a method predicts depends on what stands beside an image: of batches of another size, it is another
     predictor. One run folder holds one size of a row; folders that were copied together, and rows of other people, may
@@ -51,32 +54,35 @@ def batch_notes(fits: pd.DataFrame) -> list[str]:
     """
     seeing = fits["protocol"].map(lambda protocol: _TEST_TIME in str(protocol).split("+")).astype(bool)
     made = fits[seeing & (fits["status"] == "ok") & (fits["batch_size"] > 0)]
-    notes: list[str] = []
-    sizes: dict[tuple[str, str], dict[int, list[str]]] = {}
-    for row, own in made.groupby(_OF_A_ROW, observed=True):
-        named = dict(zip(_OF_A_ROW, map(str, row), strict=True))
-        several = sorted(set(map(int, own["batch_size"])))
-        if len(several) > 1:
-            notes.append(
-                f"{named['model']} ({named['origin']}) is no row: its predictions depend on their batch, and were made "
-                f"in batches of {_listed(several)}; evaluate it in one size, under another name or in another folder"
-            )
-        else:
-            of_section = sizes.setdefault((named["protocol"], named["shots"]), {})
-            of_section.setdefault(several[0], []).append(f"{named['model']} ({named['origin']})")
-    for (protocol, _), by_size in sizes.items():
+    by_row = made.groupby(list(FIT_ROW), observed=True)["batch_size"]
+    return {tuple(map(str, row)): sorted(set(map(int, own))) for row, own in by_row}
+
+
+def of_several_batches(sizes: list[int]) -> str:
+    """Return why a row of test-time predictions in batches of these sizes is not ranked; empty where it may be."""
+    if len(sizes) < 2:
+        return ""
+    told = " and ".join(map(str, sizes))
+    return f"its predictions depend on their batch, and were made in batches of {told}: evaluate it in one size"
+
+
+def batch_notes(sizes: Mapping[Row, list[int]]) -> list[str]:
+    """Return which rows of test-time methods that are compared differ in the size of their batches."""
+    sections: dict[tuple[str, str], dict[int, list[str]]] = {}
+    for row, own in sizes.items():
+        of = dict(zip(FIT_ROW, row, strict=True))
+        if len(own) == 1:
+            of_section = sections.setdefault((of["protocol"], of["shots"]), {})
+            of_section.setdefault(own[0], []).append(f"{of['model']} ({of['origin']})")
+    notes = []
+    for (protocol, _), by_size in sections.items():
         if len(by_size) > 1:
             told = "; ".join(f"{', '.join(rows)} of {size}" for size, rows in sorted(by_size.items()))
             notes.append(f"{protocol}: predictions depend on their batch, and batches were not of one size: {told}")
     return notes
 
 
-def _listed(sizes: list[int]) -> str:
-    return " and ".join(map(str, sizes))
-
-
 _TEST_TIME: Final = "test-time"
-_OF_A_ROW: Final = ["origin", "model", "settings_hash", "backbone", "weights_hash", "protocol", "shots"]
 _AS_PUBLISHED: Final = "members by file name"
 """The end of a note that says the best that can be said of a copy."""
 
