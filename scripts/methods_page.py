@@ -3,7 +3,8 @@
 ``python scripts/methods_page.py [--check] [--run-dir FOLDER ...]``
 
 A block is ``<!-- methods:KIND:SUITE -->`` or ``<!-- methods:pairs:SUITE:MODEL -->``, closed by ``<!-- /methods -->``;
-prose stands outside and is left alone. Hours cannot be published with a model's records: ``--run-dir`` reads them from
+prose stands outside and is left alone. The tables have the models that have a block ``pairs``, and the controls; what
+others submit stands on the board. Hours cannot be published with a model's records: ``--run-dir`` reads them from
 folders of finished evaluations into the table beside the page, from which the page is made.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from tlbench.errors import TlbenchError
 from tlbench.leaderboard.board import make_board
 from tlbench.leaderboard.tables import load_fits, load_predictions, load_results
 from tlbench.leaderboard.text import plain
+from tlbench.registry import BUILT_IN
 from tlbench.suites.load import load_suite
 from tlbench.suites.spec import Suite
 
@@ -40,21 +42,36 @@ _CONTROLS_LAST: Final = {"ranked": 0, "unranked": 0, "control": 1, "incomplete":
 
 
 class Published:
-    """The results of one suite, read once from the places that ``load_results`` takes."""
+    """The results of one suite, of some models and the controls, read once from where ``load_results`` finds them."""
 
-    def __init__(self, suite: str | Suite, hours_file: Path, **places: Any) -> None:
+    def __init__(self, suite: str | Suite, hours_file: Path, models: Collection[str], **places: Any) -> None:
         self.suite = load_suite(suite) if isinstance(suite, str) else suite
+        self._models = list(models)
         self._places = places
         self._hours_file = hours_file
         self._beside: dict[str, tuple[Comparison, pd.DataFrame]] = {}
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        return load_results(self.suite, **self._places)
+        return self._of_the_page(self._all_records)
 
     @cached_property
     def fits(self) -> pd.DataFrame:
-        return load_fits(self.suite, **self._places)
+        return self._of_the_page(load_fits(self.suite, **self._places))
+
+    @cached_property
+    def without_section(self) -> list[str]:
+        """Our own methods of which something is published and the page says nothing."""
+        told = {name.partition("(")[0] for name in self._models}
+        rows = self._all_records[~self._all_records["control"].astype(bool)]
+        return sorted({method for method in rows["method"] if method in BUILT_IN["methods"]} - told)
+
+    @cached_property
+    def _all_records(self) -> pd.DataFrame:
+        return load_results(self.suite, **self._places)
+
+    def _of_the_page(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table[table["model"].isin(self._models) | table["control"].astype(bool)]
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -270,14 +287,6 @@ def with_blocks(text: str, suites: Mapping[str, Published]) -> str:
     return BLOCK.sub(made, text)
 
 
-def without_section(text: str, suites: Mapping[str, Published]) -> list[str]:
-    """Return the published models of which a page says nothing."""
-    told = {(found["suite"], found["model"]) for found in BLOCK.finditer(text) if found["kind"] == "pairs"}
-    return [
-        f"{suite}:{model}" for suite, page in suites.items() for model in page.models() if (suite, model) not in told
-    ]
-
-
 def read_hours(path: Path) -> pd.DataFrame:
     """Return the kept hours; none where there is no such file."""
     return pd.read_csv(path, dtype={"suite_hash": "str"}) if path.is_file() else pd.DataFrame(columns=HOURS)
@@ -432,15 +441,17 @@ def main() -> int:
     )
     options = parser.parse_args()
     text = options.page.read_text(encoding="utf-8")
-    names = dict.fromkeys(found["suite"] for found in BLOCK.finditer(text))
-    if not names:
+    sections: dict[str, list[str]] = {}
+    for found in BLOCK.finditer(text):
+        sections.setdefault(found["suite"], []).extend([found["model"]] if found["model"] else [])
+    if not sections:
         print(f"{options.page}: expected markers <!-- methods:board:SUITE --> and <!-- /methods -->", file=sys.stderr)
         return 2
     try:
         suites = {
             # Nobody's local results have a part in it.
-            name: Published(name, options.hours, run_dir=options.results / "none", results=options.results)
-            for name in names
+            name: Published(name, options.hours, models, run_dir=options.results / "none", results=options.results)
+            for name, models in sections.items()
         }
         if options.run_dir:
             kept = read_hours(options.hours)
@@ -448,7 +459,7 @@ def main() -> int:
                 kept = with_hours(kept, page, options.run_dir)
             kept.to_csv(options.hours, index=False, lineterminator="\n")
         made = with_blocks(text, suites)
-        silent = without_section(text, suites)
+        silent = sorted(f"{name}:{method}" for name, page in suites.items() for method in page.without_section)
     except (TlbenchError, ValueError) as error:
         print(f"{options.page}: {error}", file=sys.stderr)
         return 2
@@ -456,6 +467,7 @@ def main() -> int:
         options.page.write_text(made, encoding="utf-8")
     if silent:
         print(f"{options.page}: says nothing of {', '.join(silent)}; add methods:pairs:... for each", file=sys.stderr)
+    if options.check and silent:
         return 1
     if options.check and made != text:
         print(f"{options.page}: the page is stale; run python scripts/methods_page.py", file=sys.stderr)

@@ -57,6 +57,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+@pytest.fixture(scope="session")
+def settled() -> None:
+    """Skip what holds a page against the published results, while one of them waits for its merge.
+
+    A pull request with results brings nothing else; the workflow makes the pages anew once it has verified them.
+    """
+    from tlbench.records.levels import level_of
+    from tlbench.records.published import published_models
+
+    new = [found.model for found in published_models("digits") if level_of(found.folder) == "self-reported"]
+    if new:
+        pytest.skip(f"not verified yet: {', '.join(new)}; pages are made anew after the merge")
+
+
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder that no other test has written to."""

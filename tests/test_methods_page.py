@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "methods_page.py"
 PAGE = ROOT / "docs" / "methods.md"
 END = "<!-- /methods -->"
+MODELS = ("finetune", "soup", "probe", "single")
 
 
 def loaded(path: Path) -> ModuleType:
@@ -67,7 +68,8 @@ def published(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> A
     for model, changes in options.items():
         run.add(model, tables=True, images=40, **changes)
     run.add("soup", tables=True, images=40, variant="uniform", headline=False)
-    return script.Published(suite, folder / "hours.csv", run_dir=run.folder, published=False)
+    run.add("stranger", tables=True, images=40)
+    return script.Published(suite, folder / "hours.csv", MODELS, run_dir=run.folder, published=False)
 
 
 def rows_of(table: str) -> list[list[str]]:
@@ -75,6 +77,7 @@ def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+@pytest.mark.usefixtures("settled")
 def test_the_page_shows_the_published_results() -> None:
     done = methods_page("--check")
     assert done.returncode == 0, done.stderr
@@ -142,9 +145,13 @@ def test_cost_is_told_for_every_model(script: ModuleType, published: Any) -> Non
     assert {row[1] for row in rows.values()} == {"4"}  # sources of the two tasks
 
 
-def test_a_model_of_which_the_page_says_nothing_is_named(script: ModuleType, published: Any) -> None:
-    text = "".join(f"<!-- methods:pairs:tiny:{model} -->\n{END}\n" for model in ("finetune", "soup", "probe"))
-    assert script.without_section(text, {"tiny": published}) == ["tiny:single"]
+def test_what_others_submit_stands_on_the_board_and_a_method_of_ours_that_is_left_out_is_named(
+    script: ModuleType, published: Any
+) -> None:
+    assert "stranger" not in set(published.records["model"]) | set(published.fits["model"]) | set(published.models())
+    assert published.without_section == ["linear-probe"]  # the method of every one of these rows
+    told = script.Published(published.suite, Path("none"), [*MODELS, "linear-probe"], **published._places)
+    assert told.without_section == []
 
 
 def test_hours_are_those_of_this_version(script: ModuleType, published: Any, tmp_path: Path) -> None:
@@ -153,7 +160,7 @@ def test_hours_are_those_of_this_version(script: ModuleType, published: Any, tmp
     kept = [["tiny", now, "soup", 8, 64, 2.0, 3.0], ["tiny", now, "probe", 4, 32, None, 0.5]]
     kept += [["tiny", "0" * 12, "finetune", 8, 64, 1.0, 1.0]]
     pd.DataFrame(kept, columns=script.HOURS).to_csv(tmp_path / "hours.csv", index=False)
-    page = script.Published(published.suite, tmp_path / "hours.csv", **published._places)
+    page = script.Published(published.suite, tmp_path / "hours.csv", MODELS, **published._places)
     rows = rows_of(script.hours_table(page))
     assert ["`soup`", "8", "64", "2.0 h", "3.0 h", "1.50"] in rows
     assert ["`probe`", "4", "32", "–", "30 min", "–"] in rows

@@ -43,12 +43,14 @@ def documented(beginning: str) -> list[str]:
     return [name for row in rows[1].splitlines() for name in re.findall(r"`([a-z_]+)`", row.split(" | ")[0])]
 
 
+@pytest.mark.usefixtures("settled")
 def test_the_page_shows_what_its_code_gives(
     notebook_page: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert notebook_page("--check") == 0, capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_figure_takes_ten_lines() -> None:
     lines = [line for line in BLOCKS[0].splitlines() if line]
     assert len(lines) == 10

@@ -24,6 +24,7 @@ def readme_table(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
 
 
+@pytest.mark.usefixtures("settled")
 def test_the_readme_shows_the_published_board() -> None:
     page = ROOT / "README.md"
     if not page.is_file() or START not in page.read_text(encoding="utf-8"):

@@ -36,6 +36,14 @@ def test_every_script_that_is_named_is_there(name: str) -> None:
         assert (ROOT / script).is_file(), script
 
 
+def test_after_a_merge_every_page_that_shows_results_is_made_anew() -> None:
+    """A pull request with results may touch no page, so nobody else does it."""
+    commands = "\n".join(step.get("run", "") for step in workflow("submission.yml")["jobs"]["publish"]["steps"])
+    pages = {"readme_table.py", "methods_page.py", "notebook_page.py"}
+    assert set(re.findall(r"scripts/(\w+\.py)", commands)) == pages
+    assert "git add README.md docs results" in commands
+
+
 def test_a_pull_request_is_verified_without_secrets_and_without_its_code() -> None:
     text = (WORKFLOWS / "submission.yml").read_text(encoding="utf-8")
     document = workflow("submission.yml")
