@@ -9,11 +9,12 @@ import math
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tlbench.errors import UsageError
-from tlbench.leaderboard.board import Board, make_board
+from tlbench.leaderboard.board import Board, make_board, needed
 from tlbench.leaderboard.one_model import line_of, pairs_of
 from tlbench.leaderboard.tables import load_fits, load_results
 
@@ -203,6 +204,23 @@ def test_other_data_than_the_suite_counts_are_told_with_whose_they_are(run: Any)
     board = make_board(load_results(run.suite, **options), fits, run.suite)
     (note,) = [note for note in board.notes if "t/" in note]
     assert note == "t/a: these are the old ones (in m)"
+
+
+def test_attacks_that_an_audit_found_wrong_are_told(run: Any) -> None:
+    for model in ("m", "n"):
+        run.add(model, value=0.5)
+    options = {"run_dir": run.folder, "published": False}
+    records, fits = load_results(run.suite, **options), load_fits(run.suite, **options)
+    whole = records[records["metric"] == "mean_robust_accuracy"]
+    turned = (whole["model"] == "m") & (whole["seed"] == 0)
+    audits = whole.assign(metric="audit_reversals", n=8, value=np.where(turned, 0.25, 0.0))
+    notes = make_board(pd.concat([records, audits], ignore_index=True), fits, run.suite).notes
+    total, wrong = 8 * (whole["model"] == "m").sum(), 2 * turned.sum()
+    assert [note for note in notes if "audited" in note] == [
+        f"m (local): of {total} audited verdicts of its attacks {wrong} turned out otherwise; its robustness is not to "
+        "be relied on"
+    ]
+    assert ("apgd-dlr", "audit_reversals") in needed(run.suite)
 
 
 def test_test_time_rows_of_batches_of_several_sizes_are_told(run: Any) -> None:

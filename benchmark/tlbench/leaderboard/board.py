@@ -17,7 +17,15 @@ from tlbench.leaderboard.effective import Baseline, effective_robustness
 from tlbench.leaderboard.forms import check_metric, form
 from tlbench.leaderboard.generalisation import LEAST_TASKS
 from tlbench.leaderboard.measured import Measured
-from tlbench.leaderboard.notes import batch_notes, batch_sizes, data_notes, notes_of, of_several_batches
+from tlbench.leaderboard.notes import (
+    AUDIT,
+    audit_notes,
+    batch_notes,
+    batch_sizes,
+    data_notes,
+    notes_of,
+    of_several_batches,
+)
 from tlbench.leaderboard.prepared import ROW, SPOKESMEN, prepare
 from tlbench.leaderboard.statistics import DIFFERENCES, INTERVALS, RANKS, SECTION, WITHOUT, with_statistics
 from tlbench.metrics.catalogue import METRICS
@@ -203,6 +211,7 @@ def make_board(
         notes=(
             *notes_of(records, said.frame, suite, name, ranking),
             *said.notes,
+            *audit_notes(records),
             *batch_notes(sizes),
             *data_notes(fits),
         ),
@@ -217,7 +226,7 @@ def needed(suite: Suite, metric: str | None = None) -> frozenset[tuple[str, str]
     for _, beside, role in FORMS:
         with contextlib.suppress(UsageError):
             forms.append(form(suite, beside, role))
-    pairs = set()
+    pairs = {(condition.name, AUDIT) for condition in suite.conditions if condition.kind == "attack"}
     for wanted in forms:
         for setting, name in wanted.terms[["setting", "metric"]].drop_duplicates().itertuples(index=False, name=None):
             pairs |= {(setting.partition("|")[0], told) for told in (name, "infinite_nll_count", *SPOKESMEN)}

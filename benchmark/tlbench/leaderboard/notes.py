@@ -45,6 +45,18 @@ def data_notes(fits: pd.DataFrame) -> list[str]:
     return [f"{note} (in {', '.join(models)})" for note, models in told.items() if models]
 
 
+def audit_notes(records: pd.DataFrame) -> list[str]:
+    """Return whose attacks were audited and found wrong: their robustness is not to be relied on."""
+    audits = records[records["metric"].isin([AUDIT]) & (records["status"] == "ok") & records["headline"].astype(bool)]
+    counted = audits.assign(turned=audits["value"] * audits["n"])
+    sums = counted.groupby(["model", "origin"], observed=True, as_index=False)[["turned", "n"]].sum()
+    return [
+        f"{row.model} ({row.origin}): of {row.n:.0f} audited verdicts of its attacks {row.turned:.0f} turned out "
+        "otherwise; its robustness is not to be relied on"
+        for row in sums[sums["turned"].round() > 0].itertuples()
+    ]
+
+
 def batch_sizes(fits: pd.DataFrame) -> dict[Row, list[int]]:
     """Return in batches of which sizes every row of a test-time method was measured, by the key of its fits.
 
@@ -82,6 +94,7 @@ def batch_notes(sizes: Mapping[Row, list[int]]) -> list[str]:
     return notes
 
 
+AUDIT: Final = "audit_reversals"
 _TEST_TIME: Final = "test-time"
 _AS_PUBLISHED: Final = "members by file name"
 """The end of a note that says the best that can be said of a copy."""
