@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def test_after_a_merge_every_page_that_shows_results_is_made_anew() -> None:
     pages = {"readme_table.py", "methods_page.py", "notebook_page.py"}
     assert set(re.findall(r"scripts/(\w+\.py)", commands)) == pages
     assert "git add README.md docs results" in commands
+
+
+def test_a_plug_in_that_somebody_submits_is_not_held_to_our_style() -> None:
+    """It comes as it was run, with its hash: nobody may mend it, and no check of ours may ask for that."""
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "results" in document["tool"]["ruff"]["extend-exclude"]
 
 
 def test_a_pull_request_is_verified_without_secrets_and_without_its_code() -> None:
