@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tlbench.records.files import write_parquet
 from tlbench.records.published import published_models
-from tlbench.records.store import Store, write_parquet
+from tlbench.records.store import Store
 from tlbench.submissions.pack import submit
 from tlbench.suites.load import load_suite
 

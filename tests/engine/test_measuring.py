@@ -14,8 +14,9 @@ from tlbench import api
 from tlbench.conditions.base import Observed
 from tlbench.engine.measuring import attack_columns, audit_columns, reversals
 from tlbench.metrics.evaluate import MetricValue, measure_attack, measure_audit, measure_clean, measure_images
+from tlbench.records.files import read_table
 from tlbench.records.schema import RECORDS
-from tlbench.records.store import ModelStore, read_table, stores
+from tlbench.records.store import ModelStore, stores
 from tlbench.records.tables import audits_of, audits_table, class_bins_of, columns_of
 from tlbench.setting import Setting
 from tlbench.suites.load import load_suite

@@ -13,9 +13,10 @@ from tlbench import api
 from tlbench.errors import StoreError, UnknownNameError, UsageError
 from tlbench.leaderboard.rows import NamedRow, load_row, row_named, rows_of_board
 from tlbench.records import published
+from tlbench.records.files import write_parquet
 from tlbench.records.outcomes import make_outcomes
 from tlbench.records.schema import PREDICTIONS
-from tlbench.records.store import ModelStore, write_parquet
+from tlbench.records.store import ModelStore
 
 PAIRS = [{"source": "a", "target": "b"}, {"source": "c", "target": "b"}]
 CHANGES: dict[str, Any] = {

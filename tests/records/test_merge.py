@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from tlbench.errors import StoreError
 from tlbench.leaderboard.tables import load_fits, load_predictions, load_results
 from tlbench.records import merged as merged_form
+from tlbench.records.files import write_parquet
 from tlbench.records.merge import merge
 from tlbench.records.merged import MERGED_FILE, TABLES, Entry, Merged, merged_of, write_merged
 from tlbench.records.schema import AUDITS, CLASS_BINS, PREDICTIONS
-from tlbench.records.store import ModelStore, Store, write_parquet
+from tlbench.records.store import ModelStore, Store
 from tlbench.records.tables import audits_table
 
 _SPEC = importlib.util.spec_from_file_location(

@@ -16,18 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tlbench.errors import StoreError
+from tlbench.records.files import explained, read_table, write_parquet, write_text
 from tlbench.records.record import Record
 from tlbench.records.schema import FITS, LATER, PREDICTIONS, RECORDS
-from tlbench.records.store import (
-    ModelStore,
-    Store,
-    explained,
-    read_table,
-    records_table,
-    stores,
-    write_parquet,
-    write_text,
-)
+from tlbench.records.store import ModelStore, Store, records_table, stores
 from tlbench.records.tables import class_bins_of, class_bins_table, columns_of, predictions_table
 
 HASH = "0123456789abcdef" * 4

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tlbench.data.cache import ImageCache
-from tlbench.records.store import explained
+from tlbench.records.files import explained
 
 MOST_BYTES = 8 * 2**30
 

@@ -16,8 +16,9 @@ from tlbench.engine.variants import names_of
 from tlbench.engine.workload import FitWork, Shared, Work, fit_work, measuring_work
 from tlbench.errors import PluginError
 from tlbench.methods.cost import Cost, cost_of
+from tlbench.records.files import write_text
 from tlbench.records.spent import noted_seconds
-from tlbench.records.store import ModelStore, write_text
+from tlbench.records.store import ModelStore
 
 if TYPE_CHECKING:
     from tlbench.engine.workshop import Workshop

@@ -19,7 +19,7 @@ from tlbench.methods.fitted import test_time_mistake
 from tlbench.models.probes import probe_batch_independence, probe_gradient, probe_reset
 from tlbench.models.statistics import NonFiniteOutputs
 from tlbench.models.temperature import fit_temperature
-from tlbench.records.store import write_text
+from tlbench.records.files import write_text
 from tlbench.setting import CLEAN
 
 if TYPE_CHECKING:

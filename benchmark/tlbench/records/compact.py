@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tlbench.records.files import explained
 from tlbench.records.precision import as_stored
-from tlbench.records.store import explained
 
 _LEVEL = 19
 _PAGE_BYTES = 16 * 2**20  # one page a column: Zstandard sees all of it at once

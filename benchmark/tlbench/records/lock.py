@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from tlbench.errors import StoreError
+from tlbench.records.files import read_table, write_parquet
 from tlbench.records.manifest import Manifest
 from tlbench.records.schema import MANIFESTS
-from tlbench.records.store import read_table, write_parquet
 
 Key = tuple[str, str, str]
 _METADATA = b"tlbench_splits"

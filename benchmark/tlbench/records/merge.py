@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tlbench.errors import StoreError
+from tlbench.records.files import explained, read_table, sweep, temporary
 from tlbench.records.merged import (
     MEASURED,
     MERGED_FILE,
@@ -29,7 +30,7 @@ from tlbench.records.merged import (
     merged_of,
     write_merged,
 )
-from tlbench.records.store import ModelStore, explained, read_table, sweep, temporary
+from tlbench.records.store import ModelStore
 from tlbench.seeds import digest
 
 _KINDS: Final[tuple[Kind, ...]] = ("fit", "measurement")

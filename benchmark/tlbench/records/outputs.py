@@ -21,9 +21,9 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from tlbench.errors import DataError, listed, nearest
+from tlbench.records.files import explained, temporary
 from tlbench.records.record import FitKey, Precision
 from tlbench.records.schema import OUTPUTS
-from tlbench.records.store import explained, temporary
 
 OUTPUT_KEYS: Final = ("task", "source", "target", "role", "image", "seed")
 _GROUP_BYTES: Final = 8 * 2**20

@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
 from tlbench.records.compact import with_derivable
+from tlbench.records.files import read_table
 from tlbench.records.inventory import Inventory, read_inventory
 from tlbench.records.outcomes import make_outcomes
 from tlbench.records.record import Status
 from tlbench.records.schema import AUDITS, CLASS_BINS, FITS, OUTCOMES, PREDICTIONS, RECORDS
-from tlbench.records.store import read_table
 
 MAX_FILE_BYTES: Final = 64_000_000
 MAX_PREDICTIONS_BYTES: Final = 1_000_000_000

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from tlbench.records.store import explained
+from tlbench.records.files import explained
 
 _FILE: Final = "seconds.txt"
 

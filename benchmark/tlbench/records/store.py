@@ -25,12 +25,10 @@ latter already.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import glob
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,16 +39,14 @@ from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
 from tlbench.errors import StoreError
-from tlbench.records.coded import as_coded
+from tlbench.records.files import appearing, explained, read_table, sweep, write_parquet, write_text
 from tlbench.records.merged import Kind, merged_of
 from tlbench.records.record import Record
-from tlbench.records.schema import FITS, LATER, RECORDS, SCHEMA_VERSION
+from tlbench.records.schema import FITS, LATER, RECORDS
 
 _HASH_DIGITS = 12
-_HOST = platform.node().replace(".", "-") or "host"
 
 
 class Store:
@@ -125,7 +121,7 @@ class Store:
         """
         for other in () if self.has_fit(fit_id) else self.other_versions():
             if other.has_fit(fit_id):
-                with _appearing(self.fit_folder(fit_id), replacing=True) as folder:
+                with appearing(self.fit_folder(fit_id), replacing=True) as folder:
                     shutil.copytree(other.fit_folder(fit_id), folder, dirs_exist_ok=True)
                 break
         return self.has_fit(fit_id)
@@ -148,7 +144,7 @@ class Store:
 
         It takes the place of one that is there: who fits again could not use it. Call this under the fit's lock.
         """
-        with _appearing(self.fit_folder(fit_id), replacing=True) as folder:
+        with appearing(self.fit_folder(fit_id), replacing=True) as folder:
             yield folder
 
     @contextlib.contextmanager
@@ -192,7 +188,7 @@ class ModelStore:
     def write_fit(self, row: Mapping[str, Any]) -> None:
         """Write a fit's row of provenance and cost."""
         path = self.folder / "fits" / f"{row['fit_id']}.parquet"
-        _write_table(path, pa.Table.from_pylist([{**LATER, **row}], schema=FITS))
+        write_parquet(path, pa.Table.from_pylist([{**LATER, **row}], schema=FITS))
 
     def has_fit_row(self, fit_id: str) -> bool:
         """Return whether this model has a row of the fit."""
@@ -227,24 +223,24 @@ class ModelStore:
         """Write a measurement's records and tables in one rename, and forget its failure."""
         # Merged meanwhile: what is there is equal, and stays.
         if measurement_id not in self._merged_ids("measurement"):
-            with _appearing(self._place(measurement_id)) as folder:
-                _write_table(folder / "records.parquet", records_table(records), atomic=False)
+            with appearing(self._place(measurement_id)) as folder:
+                write_parquet(folder / "records.parquet", records_table(records), atomic=False)
                 for name, table in tables.items():
-                    _write_table(folder / f"{name}.parquet", table, atomic=False)
+                    write_parquet(folder / f"{name}.parquet", table, atomic=False)
         self.forget_failure(measurement_id)
 
     def adopt(self, measurement_id: str, other: ModelStore, **changes: Any) -> None:
         """Take over another model's equal measurement, its records renamed."""
-        with _appearing(self._place(measurement_id)) as folder:
+        with appearing(self._place(measurement_id)) as folder:
             for name in other.tables_of(measurement_id):
                 if name == "records":
                     continue
                 try:
                     shutil.copy2(other._place(measurement_id) / f"{name}.parquet", folder)
                 except FileNotFoundError:
-                    _write_table(folder / f"{name}.parquet", other.read(measurement_id, name), atomic=False)
+                    write_parquet(folder / f"{name}.parquet", other.read(measurement_id, name), atomic=False)
             records = [LATER | row | changes for row in other.read(measurement_id, "records").to_pylist()]
-            _write_table(folder / "records.parquet", pa.Table.from_pylist(records, schema=RECORDS), atomic=False)
+            write_parquet(folder / "records.parquet", pa.Table.from_pylist(records, schema=RECORDS), atomic=False)
         self.forget_failure(measurement_id)
 
     def tables_of(self, measurement_id: str) -> list[str]:
@@ -269,7 +265,7 @@ class ModelStore:
 
     def write_failure(self, name: str, records: Sequence[Record]) -> None:
         """Write the records of something that failed; the same command tries it again."""
-        _write_table(self.folder / "failures" / f"{name}.parquet", records_table(records))
+        write_parquet(self.folder / "failures" / f"{name}.parquet", records_table(records))
 
     def forget_failure(self, name: str) -> None:
         """Remove the records of a failure that has been mended."""
@@ -372,158 +368,3 @@ def all_stores(run_dir: Path) -> tuple[Store, ...]:
 def records_table(records: Iterable[Record]) -> pa.Table:
     """Return records as a table of the written schema."""
     return pa.Table.from_pylist([asdict(record) for record in records], schema=RECORDS)
-
-
-def read_table(
-    path: Path, schema: pa.Schema | None, columns: list[str] | None = None, *, coded: bool = False
-) -> pa.Table:
-    """Read a Parquet file, or some of its columns, and hold it to its schema.
-
-    With ``coded``, which needs a schema, texts come as codes into a dictionary: what repeats a word a million times
-    then takes four bytes each time.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, damaged, of another schema version or has other columns.
-    """
-    if schema is not None and columns is not None:
-        schema = pa.schema([schema.field(name) for name in columns])
-    texts = [field.name for field in schema if field.type == pa.string()] if schema is not None and coded else None
-    try:
-        if texts is None:
-            table = pq.read_table(path, columns=columns, partitioning=None)
-        else:
-            there = set(pq.read_schema(path).names)  # a column that came later may be absent
-            with pq.ParquetFile(path, read_dictionary=[name for name in texts if name in there]) as file:
-                table = file.read(columns=columns)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: expected a Parquet file, found nothing") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
-    version = (table.schema.metadata or {}).get(b"tlbench_schema", b"").decode()
-    if version != str(SCHEMA_VERSION):
-        raise StoreError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version or 'none'}")
-    if schema is None:
-        return table
-    for field in schema:
-        if field.name in LATER and field.name not in table.column_names:
-            table = table.append_column(field, pa.array([LATER[field.name]] * len(table), field.type))
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise StoreError(f"{path}: column '{missing[0]}' is missing")
-    if texts is not None:
-        table, schema = as_coded(table), as_coded(schema.empty_table()).schema
-    try:
-        return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise StoreError(f"{path}: columns are not of the written schema ({_first_line(error)})") from None
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table as compact Parquet, in one rename."""
-    _write_table(path, table)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file in one rename."""
-    with explained(path):
-        written = temporary(path)
-        try:
-            written.write_text(text, encoding="utf-8")
-            written.replace(path)
-        finally:
-            written.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a full disk or a read-only folder into one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(f"{path}: the disk is full; free some space and give the same command again") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(f"{path}: cannot be written; give another folder or its permissions") from None
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise StoreError(f"{path}: expected a folder, found a file in its place") from None
-        raise
-
-
-def _write_table(path: Path, table: pa.Table, *, atomic: bool = True) -> None:
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        target = temporary(path) if atomic else path
-        floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
-        others = [name for name in table.column_names if name not in floats]
-        try:
-            pq.write_table(
-                table,
-                target,
-                compression="zstd",
-                compression_level=9,
-                use_dictionary=others,
-                # Splitting floats by byte brings sign and exponent together: a third smaller.
-                use_byte_stream_split=floats,
-            )
-            if atomic:
-                target.replace(path)
-        finally:
-            if atomic:
-                target.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _appearing(target: Path, *, replacing: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder that becomes ``target`` by one rename, unless the block fails."""
-    with explained(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=temporary(target).name, dir=target.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            if replacing and target.exists():
-                # Out of sight by a rename, so that nobody meets it half removed.
-                old = Path(tempfile.mkdtemp(prefix=temporary(target).name, dir=target.parent))
-                target.rename(old)
-                shutil.rmtree(old)
-            try:
-                folder.rename(target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                # Somebody finished the same work first: theirs is equal, and stays.
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def temporary(path: Path) -> Path:
-    """Return where something lies until it is whole: hidden, and named after whoever writes it."""
-    return path.with_name(f".{_HOST}.{os.getpid()}.{path.name}.")
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes of this machine left half-written."""
-    # What is hidden itself may be renamed under our hands by a process at work.
-    kept = "models/[!.]*/outputs/[!.]*/[!.]*"
-    for place in (".", "fits", "fits/[!.]*", "models/[!.]*", "models/[!.]*/[!.]*", kept, f"{kept}/[!.]*"):
-        with contextlib.suppress(FileNotFoundError):
-            for left in folder.glob(f"{place}/.{_HOST}.*"):
-                process = left.name.split(".")[2]
-                if process.isdigit() and not _alive(int(process)):
-                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

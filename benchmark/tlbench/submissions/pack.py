@@ -20,11 +20,12 @@ from tlbench import __version__
 from tlbench.errors import StoreError, UnknownNameError, UsageError, listed, nearest
 from tlbench.methods.card import read_published_card
 from tlbench.records.compact import without_derivable, write_compact
+from tlbench.records.files import explained, write_text
 from tlbench.records.inventory import CARD, INVENTORY, MOVABLE, PLUGIN, FileFact, Inventory, PlacedFact
 from tlbench.records.outcomes import make_outcomes
 from tlbench.records.published import model_folder
 from tlbench.records.schema import AUDITS, CLASS_BINS, PREDICTIONS
-from tlbench.records.store import ModelStore, explained, write_text
+from tlbench.records.store import ModelStore
 from tlbench.submissions.card import as_toml, card_text
 from tlbench.submissions.completeness import check_version, incompleteness
 from tlbench.submissions.locating import current_store, locate

@@ -13,10 +13,11 @@ from urllib.parse import unquote
 
 from tlbench import __version__
 from tlbench.errors import StoreError, UnknownNameError, UsageError, VerificationError, listed, nearest
+from tlbench.records.files import write_text
 from tlbench.records.inventory import SUBMITTED, VERIFICATION, read_json
 from tlbench.records.levels import BY_MAINTAINERS, FORMAT, level_of
 from tlbench.records.published import published_folder
-from tlbench.records.store import ModelStore, write_text
+from tlbench.records.store import ModelStore
 from tlbench.submissions.locating import current_store, locate
 from tlbench.submissions.verification.attacks import check_attacks
 from tlbench.submissions.verification.bins import check_class_bins

@@ -28,7 +28,7 @@ from tlbench.data.rehearsal.layouts import NO_COPY_READERS, MadeUpImage, Piece, 
 from tlbench.data.rehearsal.synthetic import Painter, stored
 from tlbench.data.splits import split_places
 from tlbench.errors import DataError, UsageError
-from tlbench.records.store import explained, write_text
+from tlbench.records.files import explained, write_text
 from tlbench.seeds import digest
 from tlbench.suites.spec import Counts, SplitSpec, Suite, TaskSpec
 
