@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tlbench.records.inventory import INVENTORY, FileFact, read_inventory
 from tlbench.submissions.verify import Report, verify_folder
@@ -75,10 +76,19 @@ def a_value_by_a_millionth(folder: Path) -> None:
     edit(folder, "records", change)
 
 
-def check_caught(report: Report, name: str, told: str) -> None:
-    """Hold a report on a tampered copy against the check that should have found it, and what that should have said."""
-    check = report.check(name)
-    assert check.status == "mismatch", report.to_text()
-    assert told in " ".join(check.details), check
-    assert check.count >= 1
-    assert (report.ok, report.level) == (False, "self-reported")
+def caught(tampered: Sequence[tuple[Callable[[Path], None], str, str]]) -> Callable[..., None]:
+    """Return the test that each kind of tampering is caught by the check for it, and what that should have said."""
+
+    @pytest.mark.parametrize(("tamper", "name", "told"), tampered, ids=lambda value: getattr(value, "__name__", None))
+    def test(made: Any, copy: Path, tamper: Callable[[Path], None], name: str, told: str) -> None:
+        tamper(copy)
+        report = verified(made, copy)
+        check = report.check(name)
+        assert check.status == "mismatch", report.to_text()
+        assert told in " ".join(check.details), check
+        assert check.count >= 1
+        assert (report.ok, report.level) == (False, "self-reported")
+        # What is posted and published tells nobody where the folder lay.
+        assert not [one for one in report.checks if str(copy) in " ".join((one.summary, *one.details))]
+
+    return test
