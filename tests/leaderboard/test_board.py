@@ -217,8 +217,8 @@ def test_attacks_that_an_audit_found_wrong_are_told(run: Any) -> None:
     notes = make_board(pd.concat([records, audits], ignore_index=True), fits, run.suite).notes
     total, wrong = 8 * (whole["model"] == "m").sum(), 2 * turned.sum()
     assert [note for note in notes if "audited" in note] == [
-        f"m (local): of {total} audited verdicts of its attacks {wrong} turned out otherwise; its robustness is not to "
-        "be relied on"
+        f"m (local): of {total} audited verdicts of its attacks {wrong} turned out otherwise; its robustness is less "
+        "sure than it looks"
     ]
     assert ("apgd-dlr", "audit_reversals") in needed(run.suite)
 

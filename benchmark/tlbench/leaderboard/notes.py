@@ -46,13 +46,13 @@ def data_notes(fits: pd.DataFrame) -> list[str]:
 
 
 def audit_notes(records: pd.DataFrame) -> list[str]:
-    """Return whose attacks were audited and found wrong: their robustness is not to be relied on."""
+    """Return whose attacks were audited and found wrong somewhere: their robustness is less sure than it looks."""
     audits = records[records["metric"].isin([AUDIT]) & (records["status"] == "ok") & records["headline"].astype(bool)]
     counted = audits.assign(turned=audits["value"] * audits["n"])
     sums = counted.groupby(["model", "origin"], observed=True, as_index=False)[["turned", "n"]].sum()
     return [
         f"{row.model} ({row.origin}): of {row.n:.0f} audited verdicts of its attacks {row.turned:.0f} turned out "
-        "otherwise; its robustness is not to be relied on"
+        "otherwise; its robustness is less sure than it looks"
         for row in sums[sums["turned"].round() > 0].itertuples()
     ]
 
