@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import altair as alt
@@ -14,9 +15,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tlbench.leaderboard.board import Board
 from tlbench.metrics.calibration import expected_calibration_error
 from tlbench.report.content import Content
-from tlbench.report.figures import INK, PALETTE, Figure, board_chart, draw, labels
+from tlbench.report.figures import INK, PALETTE, Figure, board_chart, draw, drawn_rows, labels
 from tlbench.report.line import fit_line, probit
 from tlbench.report.placing import place_labels
 from tlbench.report.reliability import diagrams, figure
@@ -121,6 +123,22 @@ def test_the_board_is_drawn_with_every_ranked_row(content: Content) -> None:
     words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"steady", "Twin", "twin", "reader", "majority"} <= set(words)
     assert "half" not in words  # incomplete: it has no score
+
+
+def test_dots_of_rows_that_are_not_ranked_are_hollow(content: Content) -> None:
+    def without_filling(board: Board) -> int:
+        root = ElementTree.fromstring(str(board_chart(board).inline()))
+        dots = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("d", "").startswith("M3.")]
+        assert len(dots) == len(drawn_rows(board))
+        return sum(path.get("fill") is None for path in dots)
+
+    board = content.board
+    assert without_filling(board) == 0
+    one = board.frame.assign(standing=board.frame["standing"].where(board.frame["name"] != "twin", "unranked"))
+    assert without_filling(replace(board, frame=one)) == 1
+    # A measure that ranks nobody has no other dots to tell them from.
+    none = board.frame.assign(standing=board.frame["standing"].replace("ranked", "unranked"))
+    assert without_filling(replace(board, frame=none)) == 0
 
 
 @given(st.integers(5, 40))

@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 
 import tlbench
 from tlbench.errors import UsageError
 from tlbench.report import site as site_module
 from tlbench.report.content import Content
+from tlbench.report.figures import drawn_rows
 from tlbench.report.site import MARKER, check_out, write_site
 
 
@@ -70,6 +73,23 @@ def test_nothing_is_asked_of_a_network(site: Path) -> None:
         assert "<link" not in text, path
         assert "@import" not in text, path
         assert 'src="http' not in text, path
+
+
+def test_variants_take_no_place_in_the_picture(content: Content) -> None:
+    """Forty rows are drawn of those that have a dot, whatever stands between them."""
+    frame = content.board.frame
+    drawn = drawn_rows(content.board)
+
+    def pictured(*parts: pd.DataFrame) -> tuple[str, int | None]:
+        board = replace(content.board, frame=pd.concat(parts, ignore_index=True))
+        picture, _, count = site_module._picture(replace(content, boards={**content.boards, board.metric: board}))
+        return str(picture), count
+
+    picture, count = pictured(*[frame.assign(standing="variant", name="other")] * 9, frame)
+    assert count is None
+    assert ">other<" not in picture
+    assert all(f">{name}<" in picture for name in ("steady", "reader", "majority"))
+    assert pictured(*[drawn] * 9)[1] == site_module.PICTURED < 9 * len(drawn)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from tlbench.report.board_data import FAMILIES, SPECIAL, board_data, section_title
 from tlbench.report.content import LEVELS, Content
+from tlbench.report.figures import drawn_rows, hollow
 from tlbench.report.page import metric_words, number, render, script_json
 
 HIDDEN_AT_FIRST: Final = ("weightings",)
@@ -53,7 +54,7 @@ def board_page(
     figures : sequence of str
         Paths of that drawing's files in the report.
     pictured : int, optional
-        How many rows the drawing shows, where it is not all of them.
+        How many rows the drawing shows, where there are more that it could show.
     """
     data = board_data(content)
     opening = data["metrics"][0]
@@ -80,10 +81,12 @@ def board_page(
         levels={level: LEVELS[level] for level in LEVELS if any(row["level"] == level for row in data["rows"])},
         protocols=sorted({row["protocol"] for row in data["rows"]}),
         backbones=sorted({row["backbone"] for row in data["rows"]}),
+        models=int((content.board.frame["standing"] != "variant").sum()),
         pairs=len(content.suite.pairs),
         picture=picture,
         figures=figures,
-        pictured=len(data["rows"]) if pictured is None else pictured,
+        pictured=pictured,
+        hollow=bool(hollow(drawn_rows(content.board)).any()),
         amounts=_amounts(content),
         exports=exports,
         comparisons=[(one, metric_words(one.metric, one.role)) for one in content.comparisons.values()],

@@ -22,6 +22,7 @@ from tlbench.metrics.catalogue import METRICS
 
 if TYPE_CHECKING:
     import altair as alt
+    import pandas as pd
 
     from tlbench.leaderboard.board import Board
 
@@ -107,18 +108,29 @@ def draw(chart: alt.TopLevelMixin, *, name: str, title: str, description: str) -
     return Figure(name, title, description, svg)
 
 
+def drawn_rows(board: Board) -> pd.DataFrame:
+    """Return the rows of a board that its chart has a dot for: variants and incomplete rows have none."""
+    frame = board.frame
+    return frame[frame["standing"].isin(["ranked", "unranked", "control"]) & (frame["score"].abs() < float("inf"))]
+
+
+def hollow(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return which dots are hollow: rows that are not ranked, on a board that ranks some."""
+    return (rows["standing"] == "unranked") & bool((rows["standing"] == "ranked").any())
+
+
 def board_chart(board: Board) -> Figure:
     """Return a board as a figure: a dot a row that has a score, with its interval of measurement, section by section.
 
-    Controls stand below as reference; where the board has no interval yet, a row has a dot alone.
+    Controls stand below as reference; dots of rows that are not ranked are hollow. A row without an interval has a dot
+    alone.
     """
     import altair as alt
     import pandas as pd
 
     info = METRICS[board.metric]
     percent = info.unit == "fraction"
-    rows = board.frame[board.frame["standing"].isin(["ranked", "unranked", "control"])]
-    rows = rows[rows["score"].abs() < float("inf")]
+    rows = drawn_rows(board)
     controls = rows["standing"] == "control"
     section = [
         _CONTROLS if control else " · ".join(plain(word) for word in words)
@@ -132,6 +144,7 @@ def board_chart(board: Board) -> Figure:
             "name": labels([str(name) for name in rows["name"]]),
             "section": section,
             "control": controls.to_numpy(),
+            "hollow": hollow(rows).to_numpy(),
             "score": rows["score"].to_numpy(),
             "low": rows.get("measurement_low", absent).to_numpy(),
             "high": rows.get("measurement_high", absent).to_numpy(),
@@ -157,8 +170,13 @@ def board_chart(board: Board) -> Figure:
             .mark_rule(strokeWidth=2, opacity=0.5, color=colour)
             .encode(x=alt.X("low:Q", **style), x2="high:Q", y=y)
         )
-        dots = base.mark_point(filled=True, size=48, opacity=1, color=colour).encode(x=alt.X("score:Q", **style), y=y)
-        layers = alt.layer(left, rule, dots)
+        dots = [
+            base.transform_filter(wanted)
+            .mark_point(filled=filled, size=48, opacity=1, color=colour)
+            .encode(x=alt.X("score:Q", **style), y=y)
+            for wanted, filled in (("!datum.hollow", True), ("datum.hollow", False))
+        ]
+        layers = alt.layer(left, rule, *dots)
         charts.append(layers.properties(width=460, height=alt.Step(17), title=alt.Title(name, frame="group")))
     chart = alt.vconcat(*charts, spacing=10).resolve_scale(x="shared")
     title = f"{board.suite} by {where}{words}"

@@ -146,13 +146,12 @@ def _analysis(content: Content) -> dict[str, bytes]:
 
 
 def _picture(content: Content) -> tuple[Markup | str, dict[str, bytes], int | None]:
-    """Return the board as a drawing, its files, and how many rows it shows where they are not all."""
-    from tlbench.report.figures import board_chart
+    """Return the board as a drawing, its files, and how many rows it shows where it could show more."""
+    from tlbench.report.figures import board_chart, drawn_rows
 
-    frame = content.board.frame
-    if frame["score"].notna().sum() == 0:
+    rows = drawn_rows(content.board)
+    if rows.empty:
         return "", {}, None
-    shown = replace(content.board, frame=frame.head(PICTURED))
-    figure = board_chart(shown)
+    figure = board_chart(replace(content.board, frame=rows.head(PICTURED)))
     drawings = {f"figures/{name}": data for name, data in figure.files().items()}
-    return figure.inline(), drawings, None if len(frame) <= PICTURED else PICTURED
+    return figure.inline(), drawings, None if len(rows) <= PICTURED else PICTURED
