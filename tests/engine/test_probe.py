@@ -48,10 +48,9 @@ def test_large_networks_are_given_few_images() -> None:
         sizes.append(len(images))
         time.sleep(0.05 * len(images))
 
-    started = time.perf_counter()
     probe._network_seconds(call, IMAGES, 128, "cpu")
     assert max(sizes) <= 10
-    assert time.perf_counter() - started < 3
+    assert sum(sizes) <= 60  # of 0.05 seconds each
 
 
 def test_the_fastest_is_remembered_with_its_day(empty_cache: Path) -> None:
